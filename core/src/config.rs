@@ -1,0 +1,210 @@
+//! Configuration: defaults, then `tidemill.toml`, then `TIDEMILL__SECTION__KEY`, then flags.
+//! Unknown keys are refused.
+
+use crate::{Code, Error, Result};
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub lake: Lake,
+    pub store: Store,
+    pub journal: Journal,
+    pub server: Server,
+    pub cluster: Cluster,
+    pub engine: Engine,
+    pub streaming: Streaming,
+    pub auth: Auth,
+}
+
+/// Where tables are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lake {
+    /// Root of all tables that have no location of their own: a folder or `s3://bucket/prefix`.
+    pub root: String,
+    /// Root of manifests, state and staged loads; by default `_tidemill` under the lake root.
+    pub checkpoints: Option<String>,
+}
+
+/// How object stores are reached. Credentials may be `env:NAME` or `file:PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// URL of an S3-compatible service; empty for AWS itself.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<String>,
+    /// Whether plain `http://` endpoints are allowed.
+    pub allow_http: bool,
+}
+
+/// The control store of a scheduler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// File of the embedded store.
+    pub path: PathBuf,
+}
+
+/// What clients connect to. Loopback unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Flight SQL.
+    pub flight: String,
+    /// REST, web page, metrics, health.
+    pub http: String,
+}
+
+/// How scheduler and executors find each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Scheduler's HTTP address as executors see it: registration and heartbeats.
+    pub scheduler_url: String,
+    /// Address on which the scheduler's Ballista part listens.
+    pub ballista_scheduler: String,
+    /// Host on which an executor listens; its ports are chosen by the system when 0.
+    pub executor_host: String,
+    /// An executor that is silent for longer is taken for lost.
+    #[serde(with = "humantime_serde")]
+    pub executor_timeout: std::time::Duration,
+    /// Threads (task slots) of an executor; 0 means one per core.
+    pub executor_threads: usize,
+}
+
+/// How queries run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Partitions of a plan; 0 means one per core.
+    pub target_partitions: usize,
+    /// Memory that queries may use together, in bytes; 0 means three quarters of the machine.
+    pub memory_limit_bytes: usize,
+    /// Where operators spill; by default the system's temporary folder.
+    pub spill_dir: Option<PathBuf>,
+}
+
+/// Defaults of pipelines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streaming {
+    /// Buckets of keyed state of a new pipeline; kept with the pipeline.
+    pub buckets: u32,
+    /// Most records that one epoch takes from all splits together.
+    pub max_records_per_epoch: u64,
+    /// Delta state files of a bucket before a new base is written.
+    pub state_deltas: usize,
+}
+
+/// Who may connect. Without a password everyone on the listening address may.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    pub user: Option<String>,
+    /// `env:NAME` or `file:PATH`.
+    pub password: Option<String>,
+}
+
+impl Default for Lake {
+    fn default() -> Self {
+        Self { root: "tidemill-data/lake".to_owned(), checkpoints: None }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { path: PathBuf::from("tidemill-data/journal.redb") }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { flight: "127.0.0.1:32010".to_owned(), http: "127.0.0.1:8080".to_owned() }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            scheduler_url: "http://127.0.0.1:8080".to_owned(),
+            ballista_scheduler: "127.0.0.1:50050".to_owned(),
+            executor_host: "127.0.0.1".to_owned(),
+            executor_timeout: std::time::Duration::from_secs(5),
+            executor_threads: 0,
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { target_partitions: 0, memory_limit_bytes: 0, spill_dir: None }
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self { buckets: 4, max_records_per_epoch: 2_000_000, state_deltas: 10 }
+    }
+}
+
+impl Config {
+    /// Reads the file (if there is one) and the environment over the defaults.
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        figment = match file {
+            Some(path) => figment.merge(Toml::file_exact(path)),
+            None => figment.merge(Toml::file("tidemill.toml")),
+        };
+        figment.merge(Env::prefixed("TIDEMILL__").split("__")).extract().map_err(|faults| {
+            let words: Vec<String> = faults.into_iter().map(|fault| fault.to_string()).collect();
+            Error::new(Code::Config, words.join("; ")).hint("docs/configuration.md lists every key")
+        })
+    }
+
+    /// Partitions of a plan on this machine.
+    pub fn target_partitions(&self) -> usize {
+        match self.engine.target_partitions {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+
+    /// Root of manifests, state and staged loads.
+    pub fn checkpoints(&self) -> String {
+        match &self.lake.checkpoints {
+            Some(root) => root.clone(),
+            None => format!("{}/_tidemill", self.lake.root.trim_end_matches('/')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tidemill.toml");
+        std::fs::write(&file, "[lake]\nrot = '/x'\n").unwrap();
+        let error = Config::load(Some(&file)).unwrap_err();
+        assert_eq!(error.code, Code::Config);
+        assert!(error.message.contains("rot"), "{error}");
+    }
+
+    #[test]
+    fn a_file_overrides_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tidemill.toml");
+        std::fs::write(&file, "[lake]\nroot = '/x'\n[cluster]\nexecutor_timeout = '9s'\n").unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        assert_eq!(config.checkpoints(), "/x/_tidemill");
+        assert_eq!(config.cluster.executor_timeout.as_secs(), 9);
+    }
+}

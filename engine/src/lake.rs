@@ -1,0 +1,29 @@
+//! The table format of the lake, as the engine sees it: opened for reading as a `TableProvider`, created with
+//! a schema. Writing goes through [`tidemill_core::Sink`].
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use std::sync::Arc;
+use tidemill_core::Result;
+use url::Url;
+
+/// How a table is created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    pub partition_by: Vec<String>,
+    pub comment: Option<String>,
+    /// Format-specific table properties.
+    pub properties: Vec<(String, String)>,
+}
+
+#[async_trait]
+pub trait LakeFormat: Send + Sync + std::fmt::Debug {
+    /// The newest snapshot. Its `scan` gives plans of plain file scans, which every engine can send.
+    async fn open(&self, location: &Url) -> Result<Arc<dyn TableProvider>>;
+
+    async fn exists(&self, location: &Url) -> Result<bool>;
+
+    /// Fails with `Code::AlreadyExists` when there is a table.
+    async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()>;
+}
