@@ -1,1 +1,4 @@
 //! stub
+
+pub mod clickhouse;
+pub mod kafka;

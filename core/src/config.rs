@@ -100,6 +100,8 @@ pub struct Streaming {
     pub max_records_per_epoch: u64,
     /// Delta state files of a bucket before a new base is written.
     pub state_deltas: usize,
+    /// Memory for keyed state that a process keeps at hand, in bytes; what is beyond is read again.
+    pub state_cache_bytes: usize,
 }
 
 /// Who may connect. Without a password everyone on the listening address may.
@@ -149,7 +151,12 @@ impl Default for Engine {
 
 impl Default for Streaming {
     fn default() -> Self {
-        Self { buckets: 4, max_records_per_epoch: 2_000_000, state_deltas: 10 }
+        Self {
+            buckets: 4,
+            max_records_per_epoch: 2_000_000,
+            state_deltas: 10,
+            state_cache_bytes: 512 << 20,
+        }
     }
 }
 

@@ -89,4 +89,10 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Makes what was written visible, once. After an error the caller does not know: it asks
     /// [`Sink::committed`], or simply commits again.
     async fn commit(&self, job: &str, run: u64, written: &[Written]) -> Result<Commit>;
+
+    /// Rows of that run that are in the target now, as far as the sink can prove it; `None` where it cannot
+    /// tell them from rows of others. Loads compare it with what they wrote.
+    async fn count(&self, _job: &str, _run: u64) -> Result<Option<u64>> {
+        Ok(None)
+    }
 }

@@ -3,8 +3,12 @@
 //!
 //! What it is not: it knows no SQL text, no schedule and no connector by name.
 
+pub mod decode;
+pub mod codec;
 mod engine;
+pub mod epoch;
 mod error;
+pub mod exec;
 mod lake;
 mod services;
 

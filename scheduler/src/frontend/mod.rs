@@ -1,0 +1,4 @@
+//! Between clients and engines: sessions, admission and the choice of the engine.
+
+pub mod api;
+pub mod params;

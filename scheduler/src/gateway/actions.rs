@@ -1,0 +1,120 @@
+//! `DoAction`: prepared statements, cancelling, progress, the end of a session.
+
+use super::auth::{Authorization, parse};
+use super::flight::{FlightGateway, job_of, session_of};
+use super::prepared;
+use arrow_flight::sql::{
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
+};
+use arrow_flight::{
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+};
+use bytes::Bytes;
+use prost::Message;
+use tidemill_core::{Code, Error, Result};
+use tonic::Request;
+
+/// Our own action: the body is a job id, the result is its `Progress` as JSON, or nothing when it does not run.
+pub const PROGRESS_ACTION: &str = "tidemill.Progress";
+
+const CREATE_PREPARED: &str = "CreatePreparedStatement";
+const CLOSE_PREPARED: &str = "ClosePreparedStatement";
+const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
+const CANCEL_QUERY: &str = "CancelQuery";
+const CLOSE_SESSION: &str = "CloseSession";
+
+pub(super) fn list() -> Vec<ActionType> {
+    let all = [
+        (CREATE_PREPARED, "Plans a statement for many runs"),
+        (CLOSE_PREPARED, "Forgets a prepared statement"),
+        (CANCEL_FLIGHT_INFO, "Cancels a statement by its FlightInfo"),
+        (CANCEL_QUERY, "Cancels a statement by its FlightInfo (the older form)"),
+        (CLOSE_SESSION, "Ends the session of a bearer token"),
+        (PROGRESS_ACTION, "Tells how far a job is, as JSON; the body is the job's id"),
+    ];
+    let typed = all.map(|(name, text)| ActionType { r#type: name.to_owned(), description: text.to_owned() });
+    typed.into()
+}
+
+/// `CloseSessionResult` of the Flight protocol.
+#[derive(Clone, PartialEq, Message)]
+struct CloseSessionResult {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+const SESSION_CLOSED: i32 = 1;
+
+/// Runs the action; each element is the body of one result.
+pub(super) async fn run(gateway: &FlightGateway, request: Request<Action>) -> Result<Vec<Vec<u8>>> {
+    let session = session_of(&request)?;
+    let (metadata, _, action) = request.into_parts();
+    match action.r#type.as_str() {
+        CREATE_PREPARED => {
+            let request: ActionCreatePreparedStatementRequest = unpack(action.body)?;
+            let created = prepared::create(&session, gateway.frontend.as_ref(), &request.query).await?;
+            Ok(vec![created.as_any().encode_to_vec()])
+        }
+        CLOSE_PREPARED => {
+            let request: ActionClosePreparedStatementRequest = unpack(action.body)?;
+            prepared::close(&session, &request.prepared_statement_handle);
+            Ok(Vec::new())
+        }
+        CANCEL_FLIGHT_INFO => {
+            let request = CancelFlightInfoRequest::decode(action.body).map_err(unreadable)?;
+            let cancelled = cancel(gateway, &session.user, request.info).await?;
+            Ok(vec![CancelFlightInfoResult::new(cancelled).encode_to_vec()])
+        }
+        CANCEL_QUERY => {
+            let request: ActionCancelQueryRequest = unpack(action.body)?;
+            let info = FlightInfo::decode(request.info).map_err(unreadable)?;
+            // The numbers of the older enumeration are the same.
+            let result = cancel(gateway, &session.user, Some(info)).await? as i32;
+            Ok(vec![ActionCancelQueryResult { result }.as_any().encode_to_vec()])
+        }
+        CLOSE_SESSION => {
+            let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+            if let Authorization::Bearer(token) = parse(header)? {
+                gateway.doorkeeper.revoke_token(token);
+            }
+            Ok(vec![CloseSessionResult { status: SESSION_CLOSED }.encode_to_vec()])
+        }
+        PROGRESS_ACTION => match gateway.frontend.progress(&job_of(&action.body)?).await {
+            Some(progress) => Ok(vec![serde_json::to_vec(&progress).map_err(Error::internal)?]),
+            None => Ok(Vec::new()),
+        },
+        other => {
+            let names = list();
+            let error = Error::new(Code::Unsupported, format!("action `{other}`"));
+            Err(error.suggest(other, names.iter().map(|action| action.r#type.as_str())))
+        }
+    }
+}
+
+async fn cancel(gateway: &FlightGateway, user: &str, info: Option<FlightInfo>) -> Result<CancelStatus> {
+    let ticket = info
+        .and_then(|info| info.endpoint.into_iter().next())
+        .and_then(|endpoint| endpoint.ticket)
+        .ok_or_else(|| Error::new(Code::InvalidStatement, "the FlightInfo has no ticket"))?;
+    let any = Any::decode(ticket.ticket).map_err(unreadable)?;
+    let Ok(Command::TicketStatementQuery(ticket)) = Command::try_from(any) else {
+        return Ok(CancelStatus::NotCancellable);
+    };
+    let job = job_of(&ticket.statement_handle)?;
+    let running = gateway.frontend.cancel(&job).await?;
+    let waiting = gateway.results.discard(user, &job);
+    if running || waiting {
+        return Ok(CancelStatus::Cancelled);
+    }
+    Err(Error::new(Code::UnknownObject, format!("the job `{job}` is not running")))
+}
+
+fn unpack<M: ProstMessageExt>(body: Bytes) -> Result<M> {
+    let message = Any::decode(body).map_err(unreadable)?.unpack().map_err(unreadable)?;
+    message.ok_or_else(|| unreadable("another message than the action takes"))
+}
+
+fn unreadable(reason: impl std::fmt::Display) -> Error {
+    Error::new(Code::InvalidStatement, format!("the action's body does not read: {reason}"))
+}

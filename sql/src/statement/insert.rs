@@ -1,0 +1,85 @@
+//! `INSERT INTO | INSERT OVERWRITE t [(columns)] query`.
+
+use crate::TableName;
+use crate::dialect::Cursor;
+use arrow::datatypes::Schema;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::from_datafusion;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    pub table: TableName,
+    /// Empty means all of the table's columns in their order.
+    pub columns: Vec<String>,
+    pub query: Box<Query>,
+}
+
+pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Insert> {
+    cursor.expect(&["INSERT"])?;
+    if cursor.take(&["OVERWRITE"]) {
+        return Err(Error::new(Code::Unsupported, "INSERT OVERWRITE is not supported")
+            .hint("INSERT INTO appends; CREATE OR REPLACE TABLE … AS replaces the table"));
+    }
+    cursor.expect(&["INTO"])?;
+    cursor.take(&["TABLE"]);
+    let table = cursor.table_name(default_schema)?;
+    // `INSERT INTO t (SELECT …)` has no column list.
+    let has_columns = cursor.peek_is(&Token::LParen)
+        && !matches!(cursor.word_at(1).as_deref(), Some("SELECT" | "VALUES" | "WITH"));
+    let columns = if has_columns { cursor.idents_in_parentheses()? } else { Vec::new() };
+    Ok(Insert { table, columns, query: cursor.query()? })
+}
+
+impl Insert {
+    /// Puts the query's columns, taken by position, under the table's: reordered, cast, and null where the
+    /// statement names no value.
+    pub fn align(&self, plan: LogicalPlan, table: &Schema) -> Result<LogicalPlan> {
+        let targets = self.targets(table)?;
+        let given = plan.schema().columns();
+        if given.len() != targets.len() {
+            let message =
+                format!("INSERT has {} columns to fill, but the query gives {}", targets.len(), given.len());
+            let names: Vec<&str> = targets.iter().map(|target| target.as_str()).collect();
+            return Err(Error::new(Code::InvalidStatement, message)
+                .hint(format!("the columns are: {}", names.join(", "))));
+        }
+        let project = |field: &arrow::datatypes::FieldRef| {
+            let value = match targets.iter().position(|target| *target == field.name()) {
+                Some(position) => Expr::Column(given[position].clone()),
+                None if field.is_nullable() => lit(ScalarValue::Null),
+                None => {
+                    let message = format!("INSERT gives no value for `{}`, which is NOT NULL", field.name());
+                    return Err(Error::new(Code::InvalidStatement, message));
+                }
+            };
+            Ok(cast(value, field.data_type().clone()).alias(field.name()))
+        };
+        let exprs = table.fields().iter().map(project).collect::<Result<Vec<_>>>()?;
+        LogicalPlanBuilder::from(plan).project(exprs).and_then(|builder| builder.build()).map_err(|error| {
+            let error = from_datafusion(error);
+            Error { code: Code::TypeMismatch, ..error }
+        })
+    }
+
+    fn targets<'a>(&'a self, table: &'a Schema) -> Result<Vec<&'a String>> {
+        if self.columns.is_empty() {
+            return Ok(table.fields().iter().map(|field| field.name()).collect());
+        }
+        for (n, column) in self.columns.iter().enumerate() {
+            if table.field_with_name(column).is_err() {
+                let names = table.fields().iter().map(|field| field.name().as_str());
+                let message = format!("table `{}` has no column `{column}`", self.table);
+                return Err(Error::new(Code::UnknownColumn, message).suggest(column, names));
+            }
+            if self.columns[..n].contains(column) {
+                let message = format!("INSERT names the column `{column}` twice");
+                return Err(Error::new(Code::InvalidStatement, message));
+            }
+        }
+        Ok(self.columns.iter().collect())
+    }
+}

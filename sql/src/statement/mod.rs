@@ -1,0 +1,57 @@
+//! One file a statement: what it holds, how it is read, and the definition that the journal keeps of it.
+
+mod connection;
+mod control;
+mod drop;
+mod explain;
+mod external_table;
+mod insert;
+mod load;
+mod parse;
+mod pipeline;
+mod set;
+mod show;
+mod source;
+mod table;
+mod view;
+
+pub use connection::{ConnectionDef, CreateConnection};
+pub use control::{Control, ControlAction, ControlTarget};
+pub use drop::{Drop, ObjectKind};
+pub use explain::Explain;
+pub use external_table::CreateExternalTable;
+pub use insert::Insert;
+pub use load::{CreateLoad, LoadDef, RunLoad, Schedule};
+pub use parse::parse;
+pub use pipeline::{CreateStreamingTable, Expectation, OnViolation, PipelineDef, Trigger};
+pub use set::Set;
+pub use show::Show;
+pub use source::{CreateSource, Encoding, SourceDef, Watermark};
+pub use table::{CreateTable, TableDef, TableFormat};
+pub use view::{CreateSchema, CreateView, ViewDef};
+
+use crate::TableName;
+use datafusion::sql::sqlparser::ast::Query;
+
+/// Everything that a client can say. Names are resolved against the session's schema already.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// `SELECT`, `VALUES`, `WITH`, `TABLE`.
+    Query(Box<Query>),
+    Explain(Explain),
+    Insert(Insert),
+    CreateSource(CreateSource),
+    CreateStreamingTable(CreateStreamingTable),
+    CreateConnection(CreateConnection),
+    CreateLoad(CreateLoad),
+    RunLoad(RunLoad),
+    CreateTable(CreateTable),
+    CreateExternalTable(CreateExternalTable),
+    CreateView(CreateView),
+    CreateSchema(CreateSchema),
+    Control(Control),
+    Drop(Drop),
+    Show(Show),
+    Describe(TableName),
+    Set(Set),
+}

@@ -1,0 +1,92 @@
+//! Looks at a statement's first words and hands it to the statement's own file.
+
+use super::{
+    Statement, connection, control, drop, explain, external_table, insert, load, pipeline, set, show, source,
+    table, view,
+};
+use crate::dialect::Cursor;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use tidemill_core::{Code, Error, Result};
+
+/// The words with which our statements begin.
+const LEADING: &[&str] = &[
+    "CREATE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "PAUSE", "RESET", "RESUME", "RUN", "SELECT", "SET",
+    "SHOW", "STOP", "TABLE", "VALUES", "WITH",
+];
+
+/// Words that begin statements elsewhere: refused as unsupported, not as misspelt.
+const ELSEWHERE: &[&str] = &[
+    "ALTER", "ANALYZE", "BEGIN", "CALL", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DELETE", "EXECUTE",
+    "GRANT", "KILL", "MERGE", "OPTIMIZE", "PREPARE", "RESTORE", "REVOKE", "ROLLBACK", "START", "TRUNCATE",
+    "UPDATE", "USE", "VACUUM",
+];
+
+/// Parses one statement; a semicolon may end it. Unqualified names are taken from `default_schema`.
+///
+/// # Errors
+/// `Code::Syntax` with line, column and an excerpt; `Code::Unsupported`, `Code::BadOption` and others where
+/// the words are right and what they say is not.
+pub fn parse(text: &str, default_schema: &str) -> Result<Statement> {
+    let mut cursor = Cursor::new(text)?;
+    while cursor.take_token(&Token::SemiColon) {}
+    if cursor.peek_is(&Token::EOF) {
+        return Err(Error::new(Code::Syntax, "there is no statement"));
+    }
+    let statement = statement(&mut cursor, default_schema)?;
+    cursor.end()?;
+    Ok(statement)
+}
+
+pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Statement> {
+    let word = cursor.word_at(0);
+    match word.as_deref() {
+        Some("SELECT" | "WITH" | "VALUES" | "TABLE") => cursor.query().map(Statement::Query),
+        None if cursor.peek_is(&Token::LParen) => cursor.query().map(Statement::Query),
+        Some("CREATE") => create(cursor, default_schema),
+        Some("EXPLAIN") => explain::parse(cursor, default_schema).map(Statement::Explain),
+        Some("INSERT") => insert::parse(cursor, default_schema).map(Statement::Insert),
+        Some("RUN") => load::parse_run(cursor).map(Statement::RunLoad),
+        Some("PAUSE" | "RESUME" | "STOP") => control::parse(cursor, default_schema).map(Statement::Control),
+        Some("DROP") => drop::parse(cursor, default_schema).map(Statement::Drop),
+        Some("SHOW") => show::parse(cursor, default_schema).map(Statement::Show),
+        Some("SET" | "RESET") => set::parse(cursor).map(Statement::Set),
+        Some("DESCRIBE" | "DESC") => {
+            cursor.one_of(&["DESCRIBE", "DESC"])?;
+            cursor.take(&["TABLE"]);
+            cursor.table_name(default_schema).map(Statement::Describe)
+        }
+        Some(word) if ELSEWHERE.contains(&word) => {
+            Err(Error::new(Code::Unsupported, format!("{word} is not supported")).hint(allowed()))
+        }
+        Some(word) => Err(cursor.expected("a statement").suggest(word, LEADING.iter().copied())),
+        None => Err(cursor.expected("a statement").hint(allowed())),
+    }
+}
+
+fn create(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Statement> {
+    const REPLACEABLE: &[&str] = &["CONNECTION", "EXTERNAL", "LOAD", "SOURCE", "TABLE", "VIEW"];
+    const ALL: &[&str] =
+        &["CONNECTION", "EXTERNAL", "LOAD", "SCHEMA", "SOURCE", "STREAMING", "TABLE", "VIEW"];
+    cursor.expect(&["CREATE"])?;
+    let or_replace = cursor.take(&["OR", "REPLACE"]);
+    let kind = cursor.one_of(if or_replace { REPLACEABLE } else { ALL })?;
+    if matches!(kind, "EXTERNAL" | "STREAMING") {
+        cursor.expect(&["TABLE"])?;
+    }
+    Ok(match kind {
+        "SOURCE" => Statement::CreateSource(source::parse(cursor, or_replace)?),
+        "STREAMING" => Statement::CreateStreamingTable(pipeline::parse(cursor, default_schema)?),
+        "CONNECTION" => Statement::CreateConnection(connection::parse(cursor, or_replace)?),
+        "LOAD" => Statement::CreateLoad(load::parse(cursor, or_replace, default_schema)?),
+        "EXTERNAL" => {
+            Statement::CreateExternalTable(external_table::parse(cursor, or_replace, default_schema)?)
+        }
+        "VIEW" => Statement::CreateView(view::parse(cursor, or_replace, default_schema)?),
+        "SCHEMA" => Statement::CreateSchema(view::parse_schema(cursor)?),
+        _ => Statement::CreateTable(table::parse(cursor, or_replace, default_schema)?),
+    })
+}
+
+fn allowed() -> String {
+    format!("statements begin with {}", LEADING.join(", "))
+}

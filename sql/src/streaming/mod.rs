@@ -1,0 +1,16 @@
+//! The streaming planner: from a streaming table's SELECT to the plan of one epoch.
+//!
+//! ```text
+//! SQL ─▶ windows rewritten ─▶ logical plan ─▶ shape check ─▶ physical plan ─▶ remember (engine) ─▶ WriteExec
+//!                                 │ the source is a table whose scan is IngestExec over this epoch's ranges
+//! ```
+//! Planning takes a few milliseconds and is done anew for every try of every epoch: nothing of a try outlives
+//! it.
+
+mod definition;
+mod planner;
+mod provider;
+mod shape;
+
+pub use definition::{ExpectationDefinition, SourceDefinition, StreamingDefinition, Watermark};
+pub use planner::{EpochInput, EpochPlan, plan_epoch, result_schema};
