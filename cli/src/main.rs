@@ -1,1 +1,4 @@
+mod demo;
+mod generate;
+
 fn main() {}

@@ -1,4 +1,5 @@
 //! stub
 
 pub mod clickhouse;
+pub mod delta;
 pub mod kafka;

@@ -26,11 +26,13 @@ use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 
 use crate::exec::{DeduplicateExec, IngestExec, KeyedAggregateExec, WriteExec};
+use crate::guard::GuardExec;
 use crate::{from_datafusion, to_datafusion};
 
 /// All operators of ours that may travel.
 pub const OPERATORS: &[Operator] = &[
     Operator::of::<DeduplicateExec>(),
+    Operator::of::<GuardExec>(),
     Operator::of::<IngestExec>(),
     Operator::of::<KeyedAggregateExec>(),
     Operator::of::<WriteExec>(),
@@ -147,7 +149,7 @@ impl std::fmt::Debug for Operator {
 #[derive(Clone, Debug)]
 pub struct Codec {
     inner: Arc<dyn PhysicalExtensionCodec>,
-    operators: &'static [Operator],
+    more: &'static [Operator],
 }
 
 impl Default for Codec {
@@ -159,14 +161,18 @@ impl Default for Codec {
 impl Codec {
     /// `inner` takes what is not ours, such as an engine's own shuffle nodes.
     pub fn over(inner: Arc<dyn PhysicalExtensionCodec>) -> Self {
-        Self { inner, operators: OPERATORS }
+        Self { inner, more: &[] }
     }
 
-    /// Another table, for tests that bring operators of their own.
+    /// Knows these too, for tests that bring operators of their own.
     #[must_use]
-    pub fn with_operators(mut self, operators: &'static [Operator]) -> Self {
-        self.operators = operators;
+    pub fn with_operators(mut self, more: &'static [Operator]) -> Self {
+        self.more = more;
         self
+    }
+
+    fn operators(&self) -> impl Iterator<Item = &'static Operator> {
+        OPERATORS.iter().chain(self.more)
     }
 }
 
@@ -196,7 +202,7 @@ impl PhysicalExtensionCodec for Codec {
             let words = format!("operator format {}, this node reads {VERSION}", envelope.version);
             return Err(to_datafusion(unreadable(words)));
         }
-        let Some(operator) = self.operators.iter().find(|operator| operator.name == envelope.name) else {
+        let Some(operator) = self.operators().find(|operator| operator.name == envelope.name) else {
             return Err(to_datafusion(unreadable(format!("unknown operator `{}`", envelope.name))));
         };
         let decoder = Decoder { context, codec: self, converter };
@@ -211,7 +217,7 @@ impl PhysicalExtensionCodec for Codec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> DfResult<()> {
         let encoder = Encoder { codec: self, converter };
-        let ours = self.operators.iter().find_map(|operator| {
+        let ours = self.operators().find_map(|operator| {
             let body = (operator.encode)(&node, &encoder)?;
             Some((operator.name, body))
         });

@@ -1,4 +1,10 @@
 //! What decides: control store, pipelines, loads, jobs, the choice of the engine, and the gateway.
 
+pub mod cluster;
+pub mod engines;
 pub mod frontend;
 pub mod gateway;
+pub mod journal;
+pub mod loads;
+pub mod pipelines;
+pub mod staged;

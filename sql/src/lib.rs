@@ -16,12 +16,17 @@
 //! # Ok::<(), tidemill_core::Error>(())
 //! ```
 
+pub mod catalog;
 pub mod dialect;
 pub mod functions;
 mod name;
+mod plan;
 pub mod statement;
+pub mod streaming;
 
+pub use catalog::{Catalog, Change, SystemTables};
 pub use dialect::{TidemillTypes, split};
 pub use functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
+pub use plan::plan_query;
 pub use name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 pub use statement::{Statement, parse};

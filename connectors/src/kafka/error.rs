@@ -43,7 +43,9 @@ pub(super) fn meaning(code: Rd) -> Meaning {
         Rd::UnknownTopic | Rd::UnknownPartition | Rd::UnknownTopicOrPartition | Rd::InvalidTopic => {
             Meaning::NoTopic
         }
-        Rd::OffsetOutOfRange | Rd::AutoOffsetReset | Rd::NoOffset => Meaning::PositionLost,
+        Rd::OffsetOutOfRange | Rd::AutoOffsetReset | Rd::NoOffset | Rd::LogTruncation => {
+            Meaning::PositionLost
+        }
         _ => Meaning::Failed,
     }
 }
@@ -83,8 +85,13 @@ pub(super) fn no_topic(options: &KafkaOptions) -> Error {
 
 /// A property that librdkafka does not take.
 pub(super) fn configuration(error: &KafkaError) -> Error {
+    // librdkafka repeats the value in its description, which must not bring a secret to light.
+    let secret = |key: &str| ["password", "secret", "key"].iter().any(|word| key.contains(word));
     let message = match error {
-        KafkaError::ClientConfig(_, description, key, value) if !value.contains("pass") => {
+        KafkaError::ClientConfig(_, _, key, _) if secret(key) => {
+            format!("connector `kafka`: property `{key}` is not valid")
+        }
+        KafkaError::ClientConfig(_, description, key, _) => {
             format!("connector `kafka`: property `{key}`: {description}")
         }
         other => format!("connector `kafka`: {other}"),

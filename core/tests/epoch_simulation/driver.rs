@@ -4,8 +4,8 @@ use crate::world::{DELAY_MS, File, Flaw, Record, WINDOW_MS, Windows, World};
 use rand::Rng;
 use std::collections::BTreeMap;
 use tidemill_core::epoch::{
-    Action, Counts, DEAD_LETTERS, Facts, INGEST, Intent, Manifest, Participant, Planning, StateFile, StateRef,
-    TABLE, TaskReport, assemble, drain_intent, next_intent, recover,
+    Action, Counts, Facts, INGEST, Intent, Manifest, Participant, Planning, StateFile, StateRef, TaskReport,
+    assemble, drain_intent, next_intent, recover,
 };
 use tidemill_core::{Code, Epoch, Error, FencingToken, PipelineId, Positions, Result, SplitRange, Written};
 
@@ -100,15 +100,21 @@ impl Leader {
                 Step::Decide(intent, outcome)
             }
             Step::Decide(intent, outcome) => {
-                decide(world, &intent, outcome)?;
-                Step::ReadJournal
+                let manifest = decide(world, &intent, outcome)?;
+                if world.flaw == Flaw::AdvancesBeforeTheCommit {
+                    return Ok(Some(Step::Advance(manifest.epoch)));
+                }
+                let everyone = manifest.written.keys().cloned().collect();
+                Step::Commit(manifest, everyone)
             }
             Step::Commit(manifest, mut missing) => {
                 if let Some(participant) = missing.pop() {
                     world.commit(self.token, &participant, &manifest)?;
                     Step::Commit(manifest, missing)
-                } else {
+                } else if world.flaw == Flaw::AdvancesBeforeTheCommit {
                     Step::ReadJournal
+                } else {
+                    Step::Advance(manifest.epoch)
                 }
             }
             Step::Advance(epoch) => {
@@ -184,7 +190,6 @@ fn act(world: &mut World, facts: Facts) -> Result<Option<Step>> {
 
 /// Runs the plan: files are written, nothing is visible. Reports may be lost or doubled on the way.
 fn run(world: &mut World, intent: &Intent) -> Result<Outcome> {
-    world.attempt();
     let previous = world.manifests.get(&Epoch(intent.epoch.0 - 1)).cloned();
     let mut buckets = vec![Vec::new(); BUCKETS as usize];
     let mut reports = Vec::new();
@@ -227,6 +232,7 @@ fn ingest(
             bad.push(record.id);
         } else if Some((window + 1) * WINDOW_MS) <= intent.late_before_ms {
             report.counts.late += 1;
+            world.note("a row was late");
         } else {
             report.counts.accepted += 1;
             report.max_event_time_ms = report.max_event_time_ms.max(Some(record.time_ms));
@@ -278,8 +284,9 @@ fn aggregate(
     Ok(report)
 }
 
-/// Puts the manifest, unless another leader's is there: then that one is taken up by reading the facts.
-fn decide(world: &mut World, intent: &Intent, outcome: Outcome) -> Result<()> {
+/// Puts the manifest. When there is one (another leader's, or ours after an error), or when the outcome is not
+/// known, the facts are gathered anew, and whichever is there is rolled forward.
+fn decide(world: &mut World, intent: &Intent, outcome: Outcome) -> Result<Manifest> {
     let mut reports = outcome.reports;
     if world.flaw == Flaw::TrustsTheTasks {
         make_complete(intent, &mut reports);
@@ -287,7 +294,8 @@ fn decide(world: &mut World, intent: &Intent, outcome: Outcome) -> Result<()> {
     let previous = world.manifests.get(&Epoch(intent.epoch.0 - 1));
     let buckets = BTreeMap::from([(AGGREGATE.to_owned(), BUCKETS)]);
     let manifest = assemble(intent, previous, &reports, &outcome.table, &buckets, DELAY_MS)?;
-    world.put_manifest(&manifest)
+    world.put_manifest(&manifest)?;
+    Ok(manifest)
 }
 
 fn make_complete(intent: &Intent, reports: &mut Vec<TaskReport>) {
@@ -311,6 +319,3 @@ fn report(operator: &str, instance: &str) -> TaskReport {
 fn written(path: String, rows: u64) -> Written {
     Written { rows, bytes: rows, descriptor: serde_json::Value::String(path) }
 }
-
-/// The names of the participants, so that the oracle asks for the same ones.
-pub(crate) const PARTICIPANTS: [&str; 2] = [TABLE, DEAD_LETTERS];

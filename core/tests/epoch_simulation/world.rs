@@ -87,7 +87,6 @@ pub(crate) struct World {
     pub(crate) manifests: BTreeMap<Epoch, Manifest>,
     pub(crate) files: BTreeMap<String, File>,
     pub(crate) targets: BTreeMap<&'static str, Target>,
-    attempts: u64,
     /// What happened how often: shows that the simulation reaches what it is for.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
@@ -108,7 +107,6 @@ impl World {
             manifests: BTreeMap::new(),
             files: BTreeMap::new(),
             targets: [TABLE, DEAD_LETTERS].map(|name| (name, Target::default())).into(),
-            attempts: 0,
             seen: BTreeMap::new(),
         }
     }
@@ -160,7 +158,8 @@ impl World {
             length => (length - lag).max(1),
         };
         let all = self.splits.iter();
-        all.map(|(split, records)| (split.clone(), Available { earliest: 0, latest: latest(records) })).collect()
+        all.map(|(split, records)| (split.clone(), Available { earliest: 0, latest: latest(records) }))
+            .collect()
     }
 
     // The journal.
@@ -240,18 +239,18 @@ impl World {
         path
     }
 
-    pub(crate) fn attempt(&mut self) -> u64 {
-        self.attempts += 1;
-        self.attempts
-    }
-
     // The participants.
 
     pub(crate) fn committed(&self) -> BTreeMap<String, Option<u64>> {
         self.targets.iter().map(|(name, target)| ((*name).to_owned(), target.committed)).collect()
     }
 
-    pub(crate) fn commit(&mut self, token: FencingToken, participant: &str, manifest: &Manifest) -> Result<Commit> {
+    pub(crate) fn commit(
+        &mut self,
+        token: FencingToken,
+        participant: &str,
+        manifest: &Manifest,
+    ) -> Result<Commit> {
         let fault = self.fault();
         let (flaw, zombie, run) = (self.flaw, token < self.token, manifest.epoch.0);
         let Some(target) = self.targets.get_mut(participant) else {

@@ -21,7 +21,7 @@ use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
@@ -31,6 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 use tidemill_core::epoch::{Counts, TaskReport};
 use tidemill_core::{Code, Error, RawBatch, Result, SinkSpec, SourceSpec, SplitRange, SplitReader};
+use tokio::sync::mpsc::Sender;
 
 /// Payload bytes decoded at once: a few batches' worth, so that the cost of a step is spread.
 const STEP_BYTES: usize = 2 << 20;
@@ -169,13 +170,8 @@ impl ExecutionPlan for IngestExec {
         };
         let mut builder = RecordBatchReceiverStream::builder(self.schema(), 2);
         let sender = builder.tx();
-        builder.spawn(async move {
-            let send = async |batch: RecordBatch| {
-                output_rows.add(batch.num_rows());
-                sender.send(Ok(batch)).await.is_ok()
-            };
-            task.run(input, send).await.map_err(to_datafusion)
-        });
+        let output = Output { sender, rows: output_rows };
+        builder.spawn(async move { task.run(input, output).await.map_err(to_datafusion) });
         Ok(builder.build())
     }
 }
@@ -223,6 +219,20 @@ struct Task {
     services: Arc<Services>,
 }
 
+/// Where a partition's rows go.
+struct Output {
+    sender: Sender<DfResult<RecordBatch>>,
+    rows: Count,
+}
+
+impl Output {
+    /// False when nobody listens any more.
+    async fn send(&self, batch: RecordBatch) -> bool {
+        self.rows.add(batch.num_rows());
+        self.sender.send(Ok(batch)).await.is_ok()
+    }
+}
+
 /// What changes while a partition is read; it moves to the blocking thread and back with every step.
 struct Progress {
     reader: Box<dyn SplitReader>,
@@ -238,11 +248,7 @@ struct Step {
 }
 
 impl Task {
-    async fn run(
-        self,
-        input: SendableRecordBatchStream,
-        mut send: impl AsyncFnMut(RecordBatch) -> bool,
-    ) -> Result<()> {
+    async fn run(self, input: SendableRecordBatchStream, output: Output) -> Result<()> {
         let Some(range) = descriptor::<SplitRange>(input).await? else { return Ok(()) };
         let task = Arc::new(self);
         let opened = {
@@ -273,7 +279,7 @@ impl Task {
                 dead_letters.write(dead).await?;
             }
             // Whoever listens has gone: the query was cancelled, and nothing must be reported.
-            if step.rows.num_rows() > 0 && !send(step.rows).await {
+            if step.rows.num_rows() > 0 && !output.send(step.rows).await {
                 dead_letters.abort().await;
                 return Ok(());
             }

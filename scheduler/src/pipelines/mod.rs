@@ -13,6 +13,6 @@ mod record;
 mod runner;
 mod service;
 
-pub use record::{EpochRecord, PipelineRecord, Status, Trigger};
+pub use record::{EpochRecord, PipelineRecord, Status};
 pub use runner::{EngineRunner, EpochRunner};
 pub use service::{PipelineView, Pipelines};

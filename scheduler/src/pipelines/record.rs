@@ -4,38 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tidemill_core::epoch::{Counts, Manifest};
 use tidemill_core::{Epoch, Error, PipelineId, Positions, SinkSpec};
+use tidemill_sql::statement::Trigger;
 use tidemill_sql::streaming::StreamingDefinition;
-
-/// When an epoch begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trigger {
-    /// As soon as there is something to do.
-    Continuous,
-    /// At most once in so many milliseconds.
-    Interval(u64),
-    /// Everything that is there when it starts, then it is finished.
-    AvailableNow,
-}
-
-impl Trigger {
-    pub fn interval(self) -> Duration {
-        match self {
-            Trigger::Continuous | Trigger::AvailableNow => Duration::ZERO,
-            Trigger::Interval(millis) => Duration::from_millis(millis),
-        }
-    }
-}
-
-impl std::fmt::Display for Trigger {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Trigger::Continuous => f.write_str("continuous"),
-            Trigger::Interval(millis) => write!(f, "{:?}", Duration::from_millis(*millis)),
-            Trigger::AvailableNow => f.write_str("available_now"),
-        }
-    }
-}
 
 /// What a pipeline is meant to do, or why it does nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +45,6 @@ pub struct PipelineRecord {
     pub id: PipelineId,
     pub name: String,
     pub definition: StreamingDefinition,
-    pub trigger: Trigger,
     pub max_records_per_epoch: u64,
     pub table: SinkSpec,
     pub dead_letters: SinkSpec,
@@ -91,18 +60,26 @@ impl PipelineRecord {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let definition = &self.definition;
         let mut hasher = DefaultHasher::new();
-        definition.query.hash(&mut hasher);
+        definition.pipeline.query.hash(&mut hasher);
         definition.buckets.hash(&mut hasher);
         definition.source.schema.hash(&mut hasher);
-        for expectation in &definition.expectations {
+        for expectation in &definition.pipeline.expectations {
             (&expectation.name, &expectation.condition).hash(&mut hasher);
         }
         datafusion::DATAFUSION_VERSION.hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 
-    pub fn delay_ms(&self) -> i64 {
-        self.definition.source.watermark.as_ref().map_or(0, |watermark| watermark.delay_ms)
+    pub fn trigger(&self) -> Trigger {
+        self.definition.pipeline.trigger
+    }
+
+    /// The least time between the beginnings of two epochs.
+    pub fn interval(&self) -> Duration {
+        match self.trigger() {
+            Trigger::EveryMs(millis) => Duration::from_millis(millis),
+            Trigger::Continuous | Trigger::AvailableNow => Duration::ZERO,
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl EpochRunner for EngineRunner {
         let reports = self.services.collect_reports(&scope, !in_process && outcome.is_ok()).await?;
         let written = outcome?;
         let manifest =
-            assemble(intent, previous, &reports, &written, &planned.stateful, pipeline.delay_ms())?;
+            assemble(intent, previous, &reports, &written, &planned.stateful, pipeline.definition.delay_ms())?;
         if !in_process {
             let services = self.services.clone();
             tokio::spawn(async move {

@@ -18,7 +18,7 @@ pub struct CreateExternalTable {
     pub or_replace: bool,
     pub if_not_exists: bool,
     /// Its schema, where it is not declared, is inferred before it is stored: see
-    /// [`crate::catalog::infer_schema`].
+    /// [`crate::Catalog::complete`].
     pub table: TableDef,
 }
 

@@ -1,45 +1,29 @@
 //! What a pipeline is, as it is kept in the journal. It holds the source as it was when the pipeline was
 //! created: a source that is replaced later does not change a running pipeline.
 
-use arrow::datatypes::SchemaRef;
+use crate::statement::{Encoding, PipelineDef, SourceDef};
 use serde::{Deserialize, Serialize};
-use tidemill_core::SourceSpec;
-use tidemill_engine::decode::DecoderSpec;
-use tidemill_engine::exec::OnViolation;
+use tidemill_engine::decode::{DecoderSpec, Format};
 
-/// `CREATE SOURCE`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SourceDefinition {
-    pub name: String,
-    pub schema: SchemaRef,
-    pub watermark: Option<Watermark>,
-    pub spec: SourceSpec,
-    pub decoder: DecoderSpec,
-}
-
-/// `WATERMARK FOR column AS column - INTERVAL delay`.
+/// Everything that decides what the plan of an epoch is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watermark {
-    pub column: String,
-    pub delay_ms: i64,
-}
-
-/// `CONSTRAINT name EXPECT (condition) ON VIOLATION action`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExpectationDefinition {
-    pub name: String,
-    /// SQL text over the source's columns.
-    pub condition: String,
-    pub on_violation: OnViolation,
-}
-
-/// The part of `CREATE STREAMING TABLE` that decides what its plan is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamingDefinition {
-    /// SQL text of the query, with its windows and `DEDUPLICATE` as the user wrote them.
-    pub query: String,
-    pub source: SourceDefinition,
-    pub expectations: Vec<ExpectationDefinition>,
+    pub pipeline: PipelineDef,
+    pub source: SourceDef,
     /// Buckets of keyed state; fixed for the pipeline's life.
     pub buckets: u32,
+}
+
+impl StreamingDefinition {
+    pub(super) fn decoder(&self) -> DecoderSpec {
+        match self.source.encoding {
+            Encoding::Json => DecoderSpec { format: Format::Json },
+        }
+    }
+
+    /// How far the watermark stays behind the highest event time.
+    pub fn delay_ms(&self) -> i64 {
+        let delay = self.source.watermark.as_ref().map_or(0, |watermark| watermark.delay_ms);
+        i64::try_from(delay).unwrap_or(i64::MAX)
+    }
 }

@@ -12,5 +12,5 @@ mod planner;
 mod provider;
 mod shape;
 
-pub use definition::{ExpectationDefinition, SourceDefinition, StreamingDefinition, Watermark};
-pub use planner::{EpochInput, EpochPlan, plan_epoch, result_schema};
+pub use definition::StreamingDefinition;
+pub use planner::{EpochInput, EpochPlan, check_definition, plan_epoch};

@@ -2,22 +2,23 @@
 
 use super::provider::IngestTable;
 use super::shape;
-use super::{SourceDefinition, StreamingDefinition};
-use crate::functions::{WindowInfo, rewrite_windows};
+use super::StreamingDefinition;
+use crate::functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
+use crate::statement::{OnViolation, SourceDef};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
-use datafusion::common::config::Dialect;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemill_core::epoch::StateRef;
 use tidemill_core::{Code, Epoch, Error, PipelineId, Result, SinkSpec, SplitRange, WriteScope};
 use tidemill_engine::epoch::{EpochScope, EventTime, Memory, WindowSize, remember};
-use tidemill_engine::exec::{Expectation, IngestSpec, WriteExec, WriteSpec};
+use tidemill_engine::exec::{self, Expectation, IngestSpec, WriteExec, WriteSpec};
 use tidemill_engine::from_datafusion;
 
 /// What an epoch is planned with, besides the pipeline's definition.
@@ -76,7 +77,7 @@ pub async fn plan_epoch(
 }
 
 /// Checks the whole definition by planning an epoch that reads nothing, and gives the table's schema.
-pub async fn result_schema(base: &SessionState, definition: &StreamingDefinition) -> Result<SchemaRef> {
+pub async fn check_definition(base: &SessionState, definition: &StreamingDefinition) -> Result<SchemaRef> {
     let nowhere = SinkSpec { connector: String::new(), target: String::new(), options: BTreeMap::new() };
     let input = EpochInput {
         scope: EpochScope {
@@ -111,9 +112,8 @@ async fn plan_query(
     input: &EpochInput,
 ) -> Result<PlannedQuery> {
     let state = session(base, definition.buckets);
-    let mut statement =
-        state.sql_to_statement(&definition.query, &Dialect::PostgreSQL).map_err(from_datafusion)?;
-    let window = windows_of(&mut statement)?;
+    let mut query = definition.pipeline.parse_query()?;
+    let window = window_of(&mut query)?;
     let source = &definition.source;
     let event_time = event_time(source, window.as_ref())?;
     let deduplicate_by = window.and_then(|window| window.dedup_key);
@@ -124,7 +124,7 @@ async fn plan_query(
     let table = IngestTable {
         spec: Arc::new(IngestSpec {
             source: source.spec.clone(),
-            decoder: source.decoder.clone(),
+            decoder: definition.decoder(),
             schema: source.schema.clone(),
             event_time: event_time.clone(),
             dead_letters: input.dead_letters.clone(),
@@ -137,6 +137,7 @@ async fn plan_query(
     let context = SessionContext::new_with_state(state);
     context.register_table(source.name.as_str(), Arc::new(table)).map_err(from_datafusion)?;
     let state = context.state();
+    let statement = Statement::Statement(Box::new(SqlStatement::Query(query)));
     let logical = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
     shape::check(&logical)?;
     let logical = state.optimize(&logical).map_err(from_datafusion)?;
@@ -163,8 +164,8 @@ fn session(base: &SessionState, buckets: u32) -> SessionState {
         .build()
 }
 
-fn windows_of(statement: &mut Statement) -> Result<Option<WindowInfo>> {
-    let mut windows = rewrite_windows(statement)?;
+fn window_of(query: &mut Query) -> Result<Option<WindowInfo>> {
+    let mut windows = rewrite_windows(query, RewriteFor::Stream)?;
     if windows.len() > 1 {
         return Err(Error::new(Code::Unsupported, "more than one window in a streaming table")
             .hint("create one streaming table for each window"));
@@ -172,32 +173,30 @@ fn windows_of(statement: &mut Statement) -> Result<Option<WindowInfo>> {
     Ok(windows.pop())
 }
 
-fn event_time(source: &SourceDefinition, window: Option<&WindowInfo>) -> Result<Option<EventTime>> {
+fn event_time(source: &SourceDef, window: Option<&WindowInfo>) -> Result<Option<EventTime>> {
+    let size = match window.map(|window| window.kind) {
+        Some(WindowKind::Tumble { size_ms }) => Some(WindowSize { size_ms, slide_ms: size_ms }),
+        Some(WindowKind::Hop { size_ms, slide_ms }) => Some(WindowSize { size_ms, slide_ms }),
+        Some(WindowKind::None) | None => None,
+    };
     let Some(watermark) = &source.watermark else {
-        return match window {
-            None => Ok(None),
-            Some(_) => {
-                let message = format!("source `{}` has no watermark, so its windows would never close", source.name);
-                Err(Error::new(Code::InvalidStatement, message)
-                    .hint("declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' in CREATE SOURCE"))
-            }
-        };
+        if window.is_none() {
+            return Ok(None);
+        }
+        let message = format!("source `{}` has no watermark, so its windows would never close", source.name);
+        return Err(Error::new(Code::InvalidStatement, message)
+            .hint("declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' in CREATE SOURCE"));
     };
     let column = watermark.column.clone();
-    let Some(size) = window.and_then(|window| window.size()) else {
-        return Ok(Some(EventTime { column, window: None }));
-    };
-    let (size_ms, slide_ms) = size;
-    let time = window.map(|window| window.time_column.as_str()).unwrap_or_default();
-    if time != watermark.column {
+    if let Some(time) = window.and_then(|window| window.time_column.as_ref()).filter(|time| **time != column) {
         let message = format!("the window is over `{time}`, the watermark of `{}` over `{column}`", source.name);
         return Err(Error::new(Code::InvalidStatement, message)
             .hint(format!("use `{column}` in the window, or declare the watermark for `{time}`")));
     }
-    Ok(Some(EventTime { column, window: Some(WindowSize { size_ms, slide_ms }) }))
+    Ok(Some(EventTime { column, window: size }))
 }
 
-fn columns<'a>(source: &SourceDefinition, names: impl Iterator<Item = &'a String>) -> Result<Vec<usize>> {
+fn columns<'a>(source: &SourceDef, names: impl Iterator<Item = &'a String>) -> Result<Vec<usize>> {
     let known = || source.schema.fields().iter().map(|field| field.name().as_str());
     names
         .map(|name| {
@@ -212,6 +211,7 @@ fn columns<'a>(source: &SourceDefinition, names: impl Iterator<Item = &'a String
 fn expectations(state: &SessionState, definition: &StreamingDefinition) -> Result<Vec<Expectation>> {
     let schema = DFSchema::try_from(definition.source.schema.as_ref().clone()).map_err(from_datafusion)?;
     definition
+        .pipeline
         .expectations
         .iter()
         .map(|expectation| {
@@ -228,7 +228,11 @@ fn expectations(state: &SessionState, definition: &StreamingDefinition) -> Resul
             Ok(Expectation {
                 name: expectation.name.clone(),
                 condition,
-                on_violation: expectation.on_violation,
+                on_violation: match expectation.on_violation {
+                    OnViolation::DeadLetter => exec::OnViolation::DeadLetter,
+                    OnViolation::Drop => exec::OnViolation::Drop,
+                    OnViolation::Fail => exec::OnViolation::Fail,
+                },
             })
         })
         .collect()

@@ -10,10 +10,10 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float64Array,
     Int64Array, ListArray, NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray, UInt64Array,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    ArrowTimestampType, DataType, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
@@ -127,7 +127,7 @@ impl Column {
             }
             (Values::Float { values, most }, Kind::Number) => {
                 let value = number::float(&cursor.number()?);
-                if !(value.abs() <= *most) {
+                if value.abs() > *most {
                     return Err(out_of_range(&self.data_type));
                 }
                 values.push(value);
@@ -240,16 +240,14 @@ impl Column {
             Values::Timestamp { values, unit } => {
                 let values = take(values);
                 match unit {
-                    TimeUnit::Second => Arc::new(PrimitiveArray::<TimestampSecondType>::new(values, nulls)),
+                    TimeUnit::Second => times::<TimestampSecondType>(values, nulls, &self.data_type),
                     TimeUnit::Millisecond => {
-                        Arc::new(PrimitiveArray::<TimestampMillisecondType>::new(values, nulls))
+                        times::<TimestampMillisecondType>(values, nulls, &self.data_type)
                     }
                     TimeUnit::Microsecond => {
-                        Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(values, nulls))
+                        times::<TimestampMicrosecondType>(values, nulls, &self.data_type)
                     }
-                    TimeUnit::Nanosecond => {
-                        Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values, nulls))
-                    }
+                    TimeUnit::Nanosecond => times::<TimestampNanosecondType>(values, nulls, &self.data_type),
                 }
             }
             Values::Text { ends, bytes } => {
@@ -264,9 +262,18 @@ impl Column {
             }
             Values::Object(object) => Arc::new(object.finish(rows, nulls)?),
         };
-        // Narrows integers and floats, widens offsets and gives timestamps their zone.
+        // Narrows integers and floats, and widens offsets.
         if *array.data_type() == self.data_type { Ok(array) } else { cast(&array, &self.data_type) }
     }
+}
+
+/// With the zone of the column, which says how to show the times and changes none of them.
+fn times<T: ArrowTimestampType>(
+    values: ScalarBuffer<i64>,
+    nulls: Option<NullBuffer>,
+    data_type: &DataType,
+) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(values, nulls).with_data_type(data_type.clone()))
 }
 
 fn read_items(cursor: &mut Cursor<'_>, item: &FieldRef, items: &mut Column, depth: usize) -> Faulty<()> {

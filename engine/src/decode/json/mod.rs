@@ -16,7 +16,7 @@ mod object;
 mod tests;
 
 use super::{Decoded, Decoder};
-use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::array::{BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use cursor::{Cursor, Kind};
 use fault::{Fault, Faulty};
@@ -73,14 +73,14 @@ impl Decoder for JsonDecoder {
             }
         }
         let columns = self.record.finish(row, None)?.into_parts().1;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(row));
+        let options = RecordBatchOptions::new().with_row_count(Some(row));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         Ok(Decoded { batch, good: good.map(UInt32Array::from), rejected })
     }
 }
 
 /// The bytes of all records, without a slice's left-over before and after.
-fn text_of(records: &arrow::array::BinaryArray) -> &[u8] {
+fn text_of(records: &BinaryArray) -> &[u8] {
     let offsets = records.value_offsets();
     let place = |offset: Option<&i32>| offset.and_then(|at| usize::try_from(*at).ok()).unwrap_or_default();
     records.value_data().get(place(offsets.first())..place(offsets.last())).unwrap_or_default()

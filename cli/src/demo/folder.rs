@@ -1,0 +1,47 @@
+//! The demo's data folder: its own, and empty at the start.
+
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+
+/// Without this file in it a folder is somebody else's and stays as it is.
+const MARK: &str = ".tidemill-demo";
+
+pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
+    let place = || format!("the demo's folder {}", folder.display());
+    if folder.exists() {
+        let mut entries = std::fs::read_dir(folder).with_context(place)?;
+        ensure!(
+            folder.join(MARK).is_file() || entries.next().is_none(),
+            "{} holds something that is not a demo's. Next: another --keep FOLDER",
+            folder.display()
+        );
+        std::fs::remove_dir_all(folder).with_context(place)?;
+    }
+    std::fs::create_dir_all(folder).with_context(place)?;
+    std::fs::write(folder.join(MARK), "made by `tidemill demo`, which removes this folder at its start\n")
+        .with_context(place)?;
+    std::path::absolute(folder).with_context(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clears_its_own_folder_and_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("a/b");
+        prepare(&folder).unwrap();
+        std::fs::write(folder.join("old"), "").unwrap();
+        assert_eq!(prepare(&folder).unwrap(), folder);
+        assert!(!folder.join("old").exists());
+
+        std::fs::remove_file(folder.join(MARK)).unwrap();
+        prepare(&folder).unwrap();
+        std::fs::remove_file(folder.join(MARK)).unwrap();
+        std::fs::write(folder.join("mine"), "").unwrap();
+        let error = prepare(&folder).unwrap_err();
+        assert!(error.to_string().contains("--keep"), "{error}");
+        assert!(folder.join("mine").exists());
+    }
+}

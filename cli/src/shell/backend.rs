@@ -1,0 +1,32 @@
+//! Where statements run.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tidemill_core::{JobId, Result};
+use tidemill_engine::Progress;
+use tidemill_scheduler::frontend::api::AnswerKind;
+
+/// A statement under way; dropping it cancels the job.
+pub(super) struct Running {
+    pub(super) job: JobId,
+    pub(super) kind: AnswerKind,
+    /// The engine that runs it, as users write it in `SET engine`.
+    pub(super) engine: Option<&'static str>,
+    pub(super) schema: SchemaRef,
+    pub(super) rows: BoxStream<'static, Result<RecordBatch>>,
+}
+
+#[async_trait]
+pub(super) trait Backend: Send + Sync {
+    /// What the prompt says about the place.
+    fn place(&self) -> String;
+
+    async fn execute(&self, sql: &str) -> Result<Running>;
+
+    async fn cancel(&self, job: &JobId) -> Result<()>;
+
+    /// `None` when it is not known.
+    async fn progress(&self, job: &JobId) -> Option<Progress>;
+}

@@ -1,0 +1,141 @@
+//! Statements run on a server, over Flight SQL.
+
+use super::backend::{Backend, Running};
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{Action, CancelFlightInfoRequest, FlightEndpoint, FlightInfo, Ticket};
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_core::{Code, Error, JobId, Result};
+use tidemill_engine::Progress;
+use tidemill_scheduler::gateway::{JobNote, PROGRESS_ACTION, to_error};
+use tonic::transport::{Channel, Endpoint};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_MESSAGE_BYTES: usize = 128 << 20;
+
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+pub(super) struct Remote {
+    server: String,
+    client: FlightSqlServiceClient<Channel>,
+}
+
+impl Remote {
+    /// Connects and makes sure that a Tidemill server lets us in.
+    pub(super) async fn connect(server: &str, login: Option<Login>) -> Result<Self> {
+        let url = url_of(server);
+        let unreachable = |reason: String| {
+            Error::new(Code::Unreachable, format!("no server answers at {url}: {reason}"))
+                .hint("start one with `tidemill local`, or name another with --server")
+        };
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| unreachable(error.to_string()))?;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            use std::error::Error as _;
+            unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        let service = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let mut client = FlightSqlServiceClient::new_from_inner(service);
+        if let Some(Login { user, password }) = login {
+            let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            client.set_header("authorization", format!("Basic {pair}"));
+        }
+        let remote = Self { server: url, client };
+        remote.ask_progress(&JobId::new("none")).await?;
+        Ok(remote)
+    }
+
+    async fn ask_progress(&self, job: &JobId) -> Result<Option<Progress>> {
+        let action = Action::new(PROGRESS_ACTION, job.as_str().to_owned());
+        let mut results = self.client.clone().do_action(action).await.map_err(ours)?;
+        match results.message().await.map_err(|status| to_error(&status))? {
+            Some(result) => Ok(Some(serde_json::from_slice(&result.body)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// `host:port`, `grpc://host:port` and `http://host:port` are the same.
+fn url_of(server: &str) -> String {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    format!("http://{}", rest.trim_end_matches('/'))
+}
+
+fn ours(error: FlightError) -> Error {
+    match error {
+        FlightError::Tonic(status) => to_error(&status),
+        FlightError::Arrow(error) => Error::from(error),
+        other => Error::new(Code::ExternalFailure, other.to_string()),
+    }
+}
+
+fn ticket(job: &JobId) -> Ticket {
+    let statement = TicketStatementQuery { statement_handle: job.as_str().to_owned().into() };
+    Ticket { ticket: statement.as_any().encode_to_vec().into() }
+}
+
+#[async_trait]
+impl Backend for Remote {
+    fn place(&self) -> String {
+        format!("at {}", self.server)
+    }
+
+    async fn execute(&self, sql: &str) -> Result<Running> {
+        let mut client = self.client.clone();
+        let info = client.execute(sql.to_owned(), None).await.map_err(ours)?;
+        let note: JobNote = serde_json::from_slice(&info.app_metadata)?;
+        let schema = Arc::new(info.try_decode_schema()?);
+        let rows = client.do_get(ticket(&note.job)).await.map_err(ours)?;
+        Ok(Running {
+            job: note.job,
+            kind: note.kind,
+            engine: note.engine.map(|engine| engine.as_str()),
+            schema,
+            rows: rows.map_err(ours).boxed(),
+        })
+    }
+
+    async fn cancel(&self, job: &JobId) -> Result<()> {
+        let info = FlightInfo::new().with_endpoint(FlightEndpoint::new().with_ticket(ticket(job)));
+        let action = Action::new("CancelFlightInfo", CancelFlightInfoRequest::new(info).encode_to_vec());
+        self.client.clone().do_action(action).await.map_err(ours)?;
+        Ok(())
+    }
+
+    async fn progress(&self, job: &JobId) -> Option<Progress> {
+        self.ask_progress(job).await.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_in_every_form() {
+        for form in ["h:1", "http://h:1", "http://h:1/", "grpc://h:1", "grpc+tcp://h:1"] {
+            assert_eq!(url_of(form), "http://h:1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let Err(error) = Remote::connect(&address, None).await else { panic!("connected to nothing") };
+        assert_eq!(error.code, Code::Unreachable);
+        assert!(error.message.contains(&address), "{error}");
+    }
+}

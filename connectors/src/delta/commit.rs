@@ -1,0 +1,127 @@
+//! One log entry for a run, once, however often it is tried.
+//!
+//! ```text
+//!  ┌▶ newest snapshot ─▶ txn(job) >= run? ── yes ─▶ already committed
+//!  │                          │ no
+//!  │                          ▼
+//!  │      put-if-absent of the next version: files + txn(job, run) ─▶ committed
+//!  └──────────── any error: it may have landed all the same
+//! ```
+//! The check and the put are about the same snapshot: delta-rs tries each version only once here
+//! (`with_max_retries(0)`), since its own retry would put the entry on top of a version that nobody looked into
+//! for our transaction. What its conflict check would do for an append is done anew for each snapshot: that the
+//! table is the one that was written for, and still asks for no more than we do.
+
+use super::error::from_delta;
+use super::features;
+use super::sink::Added;
+use super::table::{Loaded, Table};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use deltalake_core::DeltaTable;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::protocol::{DeltaOperation, OutputMode};
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_core::{Code, Commit, Error, Result, Written};
+
+/// Readers need no more than this many log entries besides a checkpoint. Written by us and not by delta-rs'
+/// hook, which holds up the commit.
+const CHECKPOINT_EVERY: u64 = 10;
+
+/// Tries before a commit is given up for now; with the waits below about ten seconds.
+const TRIES: usize = 20;
+
+pub(super) async fn commit(table: &Arc<Table>, job: &str, run: u64, written: &[Written]) -> Result<Commit> {
+    let added = written
+        .iter()
+        .map(|written| Ok(serde_json::from_value(written.descriptor.clone())?))
+        .collect::<Result<Vec<Added>>>()?;
+    let version = i64::try_from(run).map_err(|_| Error::internal(format!("run {run} is too large")))?;
+    let mut waits = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(TRIES)
+        .build();
+    loop {
+        let error = match attempt(table, job, version, &added).await {
+            Ok(commit) => return Ok(commit),
+            Err(error) => error,
+        };
+        // Whatever it was, the entry may have landed: nothing but the log itself can tell.
+        table.forget();
+        let wait = waits.next();
+        if error.is_transient()
+            && let Some(wait) = wait
+        {
+            tracing::debug!(job, run, %error, "a commit is tried again");
+            tokio::time::sleep(wait).await;
+            continue;
+        }
+        let landed = match table.newest().await? {
+            Some(loaded) => loaded.transaction(table, job).await?.is_some_and(|newest| newest >= version),
+            None => false,
+        };
+        return if landed { Ok(Commit::AlreadyCommitted) } else { Err(error) };
+    }
+}
+
+async fn attempt(table: &Arc<Table>, job: &str, run: i64, added: &[Added]) -> Result<Commit> {
+    let loaded = table.demand().await?;
+    if loaded.transaction(table, job).await?.is_some_and(|newest| newest >= run) {
+        return Ok(Commit::AlreadyCommitted);
+    }
+    check(&loaded, added)?;
+    let actions = added.iter().map(|added| Action::Add(added.add.clone())).collect();
+    let properties = CommitProperties::default()
+        .with_application_transaction(Transaction::new_with_last_update(
+            job,
+            run,
+            Some(chrono::Utc::now().timestamp_millis()),
+        ))
+        .with_metadata([("isBlindAppend".to_owned(), true.into())])
+        .with_max_retries(0)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false));
+    let operation =
+        DeltaOperation::StreamingUpdate { output_mode: OutputMode::Append, query_id: job.to_owned(), epoch_id: run };
+    let snapshot: &dyn TableReference = loaded.state();
+    let done = CommitBuilder::from(properties)
+        .with_actions(actions)
+        .build(Some(snapshot), table.log_store.clone(), operation)
+        .await
+        .map_err(|error| from_delta(error, &table.url))?;
+    table.remember(loaded.after(done.snapshot, job, run));
+    if done.version.is_multiple_of(CHECKPOINT_EVERY) {
+        // A snapshot that grew by updates gets slower with each; the next one begins at the checkpoint.
+        table.forget();
+        checkpoint(table.clone(), done.version);
+    }
+    Ok(Commit::Committed { version: done.version })
+}
+
+fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {
+    features::demand_writable(loaded.snapshot(), &loaded.schema())?;
+    let id = loaded.snapshot().metadata().id();
+    match added.iter().find(|added| added.table != id) {
+        Some(_) => Err(Error::new(Code::NotFound, "the table that was written to is gone; there is another one in its place")
+            .hint("run the statement again; a pipeline has to be created anew")),
+        None => Ok(()),
+    }
+}
+
+/// A checkpoint only saves time, so nothing depends on whether it succeeds.
+fn checkpoint(table: Arc<Table>, version: u64) {
+    tokio::spawn(async move {
+        let mut snapshot = DeltaTable::new(table.log_store.clone());
+        let outcome = match snapshot.load_version(version).await {
+            Ok(()) => deltalake_core::checkpoints::create_checkpoint(&snapshot, None).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => tracing::debug!(table = %table.url, version, "checkpoint written"),
+            Err(error) => tracing::warn!(table = %table.url, version, %error, "checkpoint not written"),
+        }
+    });
+}

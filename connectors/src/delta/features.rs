@@ -1,0 +1,97 @@
+//! What a table may demand of its readers and writers. Anything else is refused by name: a feature that is
+//! overlooked gives wrong rows.
+
+use arrow::datatypes::Schema;
+use deltalake_core::kernel::EagerSnapshot;
+use tidemill_core::{Code, Error, Result};
+
+/// Features without any effect on how the data files of an appending writer or a reader look, and those that
+/// are looked at one by one below.
+const READABLE: &[&str] =
+    &["columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
+
+const WRITABLE: &[&str] = &[
+    "appendOnly",
+    "changeDataFeed",
+    "checkConstraints",
+    "columnMapping",
+    "deletionVectors",
+    "generatedColumns",
+    "invariants",
+    "timestampNtz",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
+
+/// Table properties that would need of every writer more than writing files and adding them.
+const REFUSED_PROPERTIES: &[(&str, &str)] = &[
+    ("delta.constraints.", "CHECK constraints"),
+    ("delta.setTransactionRetentionDuration", "forgetting transactions, on which exactly-once rests"),
+    ("delta.enableRowTracking", "row tracking"),
+    ("delta.enableInCommitTimestamps", "in-commit timestamps"),
+    ("delta.enableTypeWidening", "type widening"),
+    ("delta.enableIcebergCompat", "Iceberg compatibility"),
+];
+
+/// Marks in a field's metadata of what a writer has to compute or to check.
+const REFUSED_FIELDS: &[(&str, &str)] = &[
+    ("delta.invariants", "a column invariant"),
+    ("delta.generationExpression", "a generated column"),
+    ("delta.identity.", "an identity column"),
+];
+
+const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
+
+/// Fails with `Code::Unsupported` where a plain scan of the data files would give wrong rows. Deletion
+/// vectors are a matter of each file, see the list of files.
+pub(super) fn demand_readable(snapshot: &EagerSnapshot) -> Result<()> {
+    let protocol = snapshot.protocol();
+    refuse_unknown(protocol.reader_features().unwrap_or_default(), READABLE, "read")?;
+    match snapshot.metadata().configuration().get(COLUMN_MAPPING) {
+        Some(mode) if mode != "none" => Err(unsupported("read", "column mapping")),
+        _ => Ok(()),
+    }
+}
+
+/// Fails with `Code::Unsupported` where appending files needs more than we do.
+pub(super) fn demand_writable(snapshot: &EagerSnapshot, schema: &Schema) -> Result<()> {
+    demand_readable(snapshot)?;
+    refuse_unknown(snapshot.protocol().writer_features().unwrap_or_default(), WRITABLE, "write")?;
+    let configuration = snapshot.metadata().configuration();
+    refuse_properties(configuration.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    for field in schema.fields() {
+        let marks = || field.metadata().keys();
+        for (mark, name) in REFUSED_FIELDS {
+            if marks().any(|key| key.starts_with(mark)) {
+                return Err(unsupported("write", &format!("{name} (`{}`)", field.name())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same for a table that is to be created.
+pub(super) fn refuse_properties<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
+    for (key, value) in properties {
+        if key == COLUMN_MAPPING && value != "none" {
+            return Err(unsupported("write", "column mapping"));
+        }
+        for (prefix, name) in REFUSED_PROPERTIES {
+            if key.starts_with(prefix) && value != "false" {
+                return Err(unsupported("write", &format!("{name} (`{key}`)")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unknown<F: std::fmt::Display>(demanded: &[F], known: &[&str], verb: &str) -> Result<()> {
+    let unknown: Vec<String> =
+        demanded.iter().map(ToString::to_string).filter(|name| !known.contains(&name.as_str())).collect();
+    if unknown.is_empty() { Ok(()) } else { Err(unsupported(verb, &unknown.join(", "))) }
+}
+
+pub(super) fn unsupported(verb: &str, what: &str) -> Error {
+    Error::new(Code::Unsupported, format!("cannot {verb} a Delta table with {what}"))
+        .hint(format!("supported are: {}", if verb == "read" { READABLE } else { WRITABLE }.join(", ")))
+}

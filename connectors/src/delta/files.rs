@@ -1,0 +1,262 @@
+//! The data files of a snapshot with what the log says about them: sizes, row counts, partition values, and the
+//! least and greatest value of each column.
+//!
+//! All of it is put into arrays, one row a file, once for each snapshot; a query then drops files by evaluating
+//! its filters over these arrays.
+
+use super::error::{from_delta, from_df};
+use super::features::unsupported;
+use super::table::{Loaded, Table};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Column, ColumnStatistics, Result as DfResult, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use tidemill_core::{Code, Error, Result};
+
+/// A decimal statistic is a JSON number, exact up to this many digits.
+const EXACT_DECIMAL_DIGITS: u8 = 15;
+
+#[derive(Debug)]
+pub(super) struct FileList {
+    pub(super) files: Vec<PartitionedFile>,
+    /// Partition values, one row a file.
+    pub(super) partitions: RecordBatch,
+    rows: UInt64Array,
+    columns: BTreeMap<String, Bounds>,
+}
+
+/// What the log says about one column, one row a file; null where it says nothing.
+#[derive(Debug)]
+struct Bounds {
+    min: Option<ArrayRef>,
+    max: Option<ArrayRef>,
+    nulls: Option<UInt64Array>,
+    /// Whether the bounds are values that occur, not only bounds.
+    exact: bool,
+}
+
+impl FileList {
+    /// `file_schema` are the columns in the files, `partition_schema` those in the log.
+    pub(super) fn new(
+        table: &Table,
+        loaded: &Loaded,
+        file_schema: &Schema,
+        partition_schema: &SchemaRef,
+    ) -> Result<Self> {
+        let snapshot = loaded.snapshot();
+        let fail = |error| from_delta(error, &table.url);
+        let views: Vec<_> = snapshot.try_log_data().map_err(fail)?.iter().collect();
+        if views.iter().any(|view| view.deletion_vector_descriptor().is_some()) {
+            return Err(unsupported("read", "deletion vectors in use")
+                .hint("rewrite its files without them (REORG TABLE … APPLY (PURGE) in Spark)")
+                .context(format!("Delta table {}", table.url)));
+        }
+        let batches = snapshot.add_actions_batches(false).map_err(fail)?;
+        let adds = match batches.first() {
+            Some(first) => concat_batches(&first.schema(), &batches)?,
+            None => RecordBatch::new_empty(Arc::new(Schema::empty())),
+        };
+        if adds.num_rows() != views.len() {
+            return Err(Error::internal("the files of a Delta snapshot and their statistics differ in number"));
+        }
+        let rows: UInt64Array =
+            views.iter().map(|view| view.num_records().and_then(|n| u64::try_from(n).ok())).collect();
+        let columns = file_schema
+            .fields()
+            .iter()
+            .map(|field| Ok((field.name().clone(), Bounds::new(&adds, field.name(), field.data_type())?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let partitions = partition_values(&adds, partition_schema, views.len())?;
+
+        let mut files = Vec::with_capacity(views.len());
+        for (row, view) in views.iter().enumerate() {
+            let modified = view.modification_datetime().map_err(fail)?;
+            let size = u64::try_from(view.size()).unwrap_or_default();
+            let location = data_path(table, &view.object_store_path())?;
+            let meta = ObjectMeta { location, last_modified: modified, size, e_tag: None, version: None };
+            let values = partitions
+                .columns()
+                .iter()
+                .map(|values| ScalarValue::try_from_array(values, row))
+                .collect::<DfResult<Vec<_>>>()
+                .map_err(|error| from_df(error, &table.url))?;
+            let statistics = statistics(file_schema, &columns, rows.is_valid(row).then(|| rows.value(row)), size, row, &values);
+            let mut file = PartitionedFile::new_from_meta(meta).with_partition_values(values);
+            // Not by `with_statistics`: that takes partition values for never NULL.
+            file.statistics = Some(Arc::new(statistics));
+            files.push(file);
+        }
+        Ok(Self { files, partitions, rows, columns })
+    }
+}
+
+impl Bounds {
+    fn new(adds: &RecordBatch, column: &str, data_type: &DataType) -> Result<Self> {
+        let of = |kind: &str| -> Option<ArrayRef> {
+            adds.column_by_name(kind)?.as_struct_opt()?.column_by_name(column).cloned()
+        };
+        let nulls = match of("null_count") {
+            Some(counts) if counts.data_type() == &DataType::Int64 => Some(
+                counts
+                    .as_primitive::<Int64Type>()
+                    .iter()
+                    .map(|count| count.and_then(|count| u64::try_from(count).ok()))
+                    .collect(),
+            ),
+            _ => None,
+        };
+        let usable = match data_type {
+            DataType::Decimal128(precision, _) => *precision <= EXACT_DECIMAL_DIGITS,
+            DataType::Utf8View | DataType::Utf8 | DataType::Date32 | DataType::Timestamp(_, _) => true,
+            other => other.is_numeric(),
+        };
+        if !usable {
+            return Ok(Self { min: None, max: None, nulls, exact: false });
+        }
+        let bound = |kind: &str| of(kind).map(|values| cast(&values, data_type)).transpose();
+        let max = bound("max")?.map(|max| match data_type {
+            DataType::Timestamp(TimeUnit::Microsecond, _) => at_most(&max),
+            _ => max,
+        });
+        let exact = data_type.is_integer() || data_type == &DataType::Date32;
+        Ok(Self { min: bound("min")?, max, nulls, exact })
+    }
+
+    fn precision(&self, bound: Option<&ArrayRef>, row: usize) -> Precision<ScalarValue> {
+        let value = bound.filter(|values| values.is_valid(row)).map(|v| ScalarValue::try_from_array(v, row));
+        match value {
+            Some(Ok(value)) if self.exact => Precision::Exact(value),
+            Some(Ok(value)) => Precision::Inexact(value),
+            _ => Precision::Absent,
+        }
+    }
+}
+
+/// Some writers cut times in statistics to whole milliseconds; for the greatest value that is too little.
+fn at_most(max: &ArrayRef) -> ArrayRef {
+    let data_type = max.data_type().clone();
+    let values = max.as_primitive::<TimestampMicrosecondType>();
+    let raised = values.unary::<_, TimestampMicrosecondType>(|value| match value % 1_000 {
+        0 => value.saturating_add(999),
+        _ => value,
+    });
+    Arc::new(raised.with_data_type(data_type))
+}
+
+fn partition_values(adds: &RecordBatch, schema: &SchemaRef, files: usize) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef> {
+        if files == 0 {
+            return Ok(arrow::array::new_empty_array(field.data_type()));
+        }
+        let values = adds
+            .column_by_name("partition")
+            .and_then(|values| values.as_struct_opt()?.column_by_name(field.name()))
+            .ok_or_else(|| Error::new(Code::Corrupt, format!("no partition values for `{}`", field.name())))?;
+        Ok(cast(values, field.data_type())?)
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(files));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &rows)?)
+}
+
+/// Where a file of the table is in its store.
+fn data_path(table: &Table, path: &Path) -> Result<Path> {
+    if path.as_ref().contains("://") || path.as_ref().starts_with("file:/") || path.as_ref().starts_with("s3:/") {
+        return Err(unsupported("read", &format!("files outside of its own folder (`{path}`)"))
+            .context(format!("Delta table {}", table.url)));
+    }
+    Ok(table.root.parts().chain(path.parts()).collect())
+}
+
+fn statistics(
+    file_schema: &Schema,
+    columns: &BTreeMap<String, Bounds>,
+    rows: Option<u64>,
+    size: u64,
+    row: usize,
+    partition_values: &[ScalarValue],
+) -> Statistics {
+    let rows = rows.and_then(|rows| usize::try_from(rows).ok());
+    let num_rows = rows.map_or(Precision::Absent, Precision::Exact);
+    let width = |width: usize| num_rows.multiply(&Precision::Exact(width));
+    let variable = file_schema.fields().iter().filter(|f| f.data_type().primitive_width().is_none()).count();
+    // The log does not say how large a column is; the joint size is right, the shares are a guess.
+    let share = usize::try_from(size).unwrap_or(usize::MAX) / variable.max(1);
+    let mut column_statistics: Vec<ColumnStatistics> = file_schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let mut column = ColumnStatistics::new_unknown();
+            column.byte_size = match field.data_type().primitive_width() {
+                Some(bytes) => width(bytes),
+                None => Precision::Inexact(share),
+            };
+            if let Some(bounds) = columns.get(field.name()) {
+                column.min_value = bounds.precision(bounds.min.as_ref(), row);
+                column.max_value = bounds.precision(bounds.max.as_ref(), row);
+                let nulls = bounds.nulls.as_ref().filter(|nulls| nulls.is_valid(row));
+                let nulls = nulls.and_then(|nulls| usize::try_from(nulls.value(row)).ok());
+                column.null_count = nulls.map_or(Precision::Absent, Precision::Exact);
+            }
+            column
+        })
+        .collect();
+    for value in partition_values {
+        let mut column = ColumnStatistics::new_unknown();
+        column.distinct_count = Precision::Exact(1);
+        column.byte_size = value.data_type().primitive_width().map_or(Precision::Absent, width);
+        if value.is_null() {
+            column.null_count = num_rows;
+        } else {
+            column.null_count = Precision::Exact(0);
+            column.min_value = Precision::Exact(value.clone());
+            column.max_value = Precision::Exact(value.clone());
+        }
+        column_statistics.push(column);
+    }
+    let total = column_statistics.iter().fold(Precision::Exact(0), |sum, column| match column.byte_size {
+        Precision::Absent => sum,
+        known => sum.add(&known),
+    });
+    Statistics { num_rows, total_byte_size: total.to_inexact(), column_statistics }
+}
+
+impl PruningStatistics for FileList {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        match self.columns.get(&column.name) {
+            Some(bounds) => bounds.min.clone(),
+            None => self.partitions.column_by_name(&column.name).cloned(),
+        }
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        match self.columns.get(&column.name) {
+            Some(bounds) => bounds.max.clone(),
+            None => self.partitions.column_by_name(&column.name).cloned(),
+        }
+    }
+
+    fn num_containers(&self) -> usize {
+        self.files.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        let nulls = self.columns.get(&column.name)?.nulls.clone()?;
+        Some(Arc::new(nulls))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(self.rows.clone()))
+    }
+
+    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
+}

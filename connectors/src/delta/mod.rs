@@ -1,0 +1,29 @@
+//! Delta Lake tables: the lake's own format, and a sink that is exactly once.
+//!
+//! ```text
+//! read    log ─▶ snapshot ─▶ FileList (sizes, bounds, partitions) ─▶ DeltaProvider::scan ─▶ plain Parquet scan
+//! write   task ─▶ TaskWriter ─▶ Parquet files ─▶ one descriptor a file ─┐
+//! commit  driver ◀──────────────── all descriptors ◀────────────────────┘
+//!            └─▶ one log entry: files + txn(job, run), put if absent
+//! ```
+//! Log entries are written by conditional put, which S3 and the local file system both have; there is no other
+//! lock. Stores come from [`tidemill_engine::object_stores`], so the log is read and written with the same
+//! clients as the data, and delta-rs' own registries of stores are not used.
+//!
+//! What a table needs and we cannot do is refused by name, see `features`.
+
+mod commit;
+mod error;
+mod features;
+mod files;
+mod lake;
+mod provider;
+mod schema;
+mod sink;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use lake::DeltaLake;
+pub use sink::{DeltaSink, OPTIONS, sink};

@@ -1,0 +1,253 @@
+//! One Delta table as this process knows it: its log store, and the newest snapshot seen.
+//!
+//! ```text
+//! newest() ─▶ LIST the log from the snapshot we have ─▶ nothing new, same commit file ─▶ that snapshot
+//!                                                   └─▶ else: load from the last checkpoint
+//! known()  ─▶ HEAD our newest commit file ─▶ the same ─▶ that snapshot, perhaps not the newest
+//! ```
+//! The commit file is compared by size, time and tag, so that a table which was dropped and created again is
+//! not taken for the one that was there.
+
+use super::error::from_delta;
+use super::features;
+use super::provider::DeltaProvider;
+use arrow::datatypes::SchemaRef;
+use deltalake_core::kernel::EagerSnapshot;
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::table::state::DeltaTableState;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, OnceLock};
+use tidemill_core::config::{Config, Store};
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::object_stores::object_store_for;
+use url::Url;
+
+/// Beyond this many tables all are forgotten, which costs each of them one load.
+const MOST_TABLES: usize = 512;
+
+/// Sinks and table providers are built anew for every job and task; what they know of a table is kept here.
+static TABLES: LazyLock<Mutex<Vec<(Store, Arc<Table>)>>> = LazyLock::new(Mutex::default);
+
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) url: Url,
+    /// Path of the table's folder in its store.
+    pub(super) root: Path,
+    pub(super) log_store: LogStoreRef,
+    newest: Mutex<Option<Arc<Loaded>>>,
+    /// Held while a snapshot is loaded, so that many clients cause one load.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// A snapshot, and what was derived from it.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    state: DeltaTableState,
+    /// The commit file of the snapshot's version; unknown until it was listed.
+    commit: OnceLock<ObjectMeta>,
+    /// Newest transaction by application id, as far as it was asked for.
+    transactions: Mutex<BTreeMap<String, Option<i64>>>,
+    provider: OnceLock<Arc<DeltaProvider>>,
+}
+
+impl Table {
+    /// The table at `url`, whether it exists or not. Does not connect.
+    pub(super) fn at(url: &Url, config: &Config) -> Result<Arc<Self>> {
+        let mut tables = TABLES.lock();
+        if let Some((_, known)) =
+            tables.iter().find(|(store, table)| table.url == *url && *store == config.store)
+        {
+            return Ok(known.clone());
+        }
+        let table = Arc::new(Self::over(object_store_for(url, config)?, url)?);
+        if tables.len() >= MOST_TABLES {
+            tables.clear();
+        }
+        tables.push((config.store.clone(), table.clone()));
+        Ok(table)
+    }
+
+    /// The table at `url` in a store that is rooted at the bucket or the file system.
+    pub(super) fn over(store: Arc<dyn ObjectStore>, url: &Url) -> Result<Self> {
+        let root = Path::from_url_path(url.path())
+            .map_err(|error| Error::new(Code::BadOption, format!("`{url}`: {error}")))?;
+        let prefixed = Arc::new(PrefixStore::new(store.clone(), root.clone()));
+        Ok(Self {
+            url: url.clone(),
+            root,
+            log_store: default_logstore(prefixed, store, url, &StorageConfig::default()),
+            newest: Mutex::new(None),
+            loading: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The newest snapshot there is; `None` where there is no table.
+    pub(super) async fn newest(&self) -> Result<Option<Arc<Loaded>>> {
+        if let Some(loaded) = self.cached()
+            && self.is_newest(&loaded).await?
+        {
+            return Ok(Some(loaded));
+        }
+        let before = self.cached();
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(loaded) = self.cached()
+            && before.is_none_or(|before| !Arc::ptr_eq(&before, &loaded))
+            && self.is_newest(&loaded).await?
+        {
+            return Ok(Some(loaded));
+        }
+        if !self.exists().await? {
+            *self.newest.lock() = None;
+            return Ok(None);
+        }
+        let state = DeltaTableState::try_new(self.log_store.as_ref(), None)
+            .await
+            .map_err(|error| from_delta(error, &self.url))?;
+        Ok(Some(self.remember(Loaded::new(state))))
+    }
+
+    /// The newest snapshot; fails with `Code::NotFound` where there is no table.
+    pub(super) async fn demand(&self) -> Result<Arc<Loaded>> {
+        self.newest().await?.ok_or_else(|| self.missing())
+    }
+
+    /// A snapshot of the table that is there now, perhaps not the newest one: enough for a writer, whose
+    /// files are checked again when they are committed.
+    pub(super) async fn known(&self) -> Result<Arc<Loaded>> {
+        if let Some(loaded) = self.cached()
+            && let Some(commit) = loaded.commit.get()
+        {
+            let head = self.log_store.object_store(None).head(&commit.location).await;
+            if matches!(head, Ok(meta) if same_file(&meta, commit)) {
+                return Ok(loaded);
+            }
+        }
+        self.demand().await
+    }
+
+    pub(super) async fn exists(&self) -> Result<bool> {
+        self.log_store.is_delta_table_location().await.map_err(|error| from_delta(error, &self.url))
+    }
+
+    /// Keeps a snapshot that came out of our own commit.
+    pub(super) fn remember(&self, loaded: Loaded) -> Arc<Loaded> {
+        let loaded = Arc::new(loaded);
+        *self.newest.lock() = Some(loaded.clone());
+        loaded
+    }
+
+    /// The next look at the table loads it from its last checkpoint.
+    pub(super) fn forget(&self) {
+        *self.newest.lock() = None;
+    }
+
+    fn cached(&self) -> Option<Arc<Loaded>> {
+        self.newest.lock().clone()
+    }
+
+    fn missing(&self) -> Error {
+        Error::new(Code::NotFound, format!("no Delta table at {}", self.url))
+            .hint("create it first, or check the location")
+    }
+
+    async fn is_newest(&self, loaded: &Loaded) -> Result<bool> {
+        let ours = commit_path(loaded.version());
+        let next = commit_path(loaded.version() + 1);
+        // Everything about the version itself sorts behind its number without an extension.
+        let from = Path::from(ours.as_ref().trim_end_matches(".json"));
+        let mut log = self.log_store.object_store(None).list_with_offset(Some(&Path::from("_delta_log")), &from);
+        let mut seen = None;
+        while let Some(meta) = log.try_next().await? {
+            if meta.location == next {
+                return Ok(false);
+            }
+            if meta.location == ours {
+                seen = Some(meta);
+            }
+        }
+        Ok(seen.is_some_and(|meta| match loaded.commit.get() {
+            Some(commit) => same_file(&meta, commit),
+            None => same_file(loaded.commit.get_or_init(|| meta.clone()), &meta),
+        }))
+    }
+}
+
+impl Loaded {
+    fn new(state: DeltaTableState) -> Self {
+        Self {
+            state,
+            commit: OnceLock::new(),
+            transactions: Mutex::default(),
+            provider: OnceLock::new(),
+        }
+    }
+
+    /// The snapshot directly after this one, which `job` made by committing `run`.
+    pub(super) fn after(&self, state: DeltaTableState, job: &str, run: i64) -> Self {
+        let next = Self::new(state);
+        let mut transactions = self.transactions.lock().clone();
+        transactions.insert(job.to_owned(), Some(run));
+        *next.transactions.lock() = transactions;
+        next
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.state.version()
+    }
+
+    pub(super) fn state(&self) -> &DeltaTableState {
+        &self.state
+    }
+
+    pub(super) fn snapshot(&self) -> &EagerSnapshot {
+        self.state.snapshot()
+    }
+
+    /// The table's columns in Arrow's types, with Delta's marks in their metadata.
+    pub(super) fn schema(&self) -> SchemaRef {
+        self.snapshot().arrow_schema()
+    }
+
+    pub(super) fn partition_columns(&self) -> Vec<String> {
+        self.snapshot().metadata().partition_columns().to_vec()
+    }
+
+    /// The newest run of `job` in this very snapshot.
+    pub(super) async fn transaction(&self, table: &Table, job: &str) -> Result<Option<i64>> {
+        if let Some(known) = self.transactions.lock().get(job) {
+            return Ok(*known);
+        }
+        let version = self
+            .snapshot()
+            .transaction_version(table.log_store.as_ref(), job)
+            .await
+            .map_err(|error| from_delta(error, &table.url))?;
+        self.transactions.lock().insert(job.to_owned(), version);
+        Ok(version)
+    }
+
+    /// The snapshot as a table of the query engine.
+    pub(super) fn provider(&self, table: &Table) -> Result<Arc<DeltaProvider>> {
+        if let Some(provider) = self.provider.get() {
+            return Ok(provider.clone());
+        }
+        features::demand_readable(self.snapshot())
+            .map_err(|error| error.context(format!("Delta table {}", table.url)))?;
+        let provider = Arc::new(DeltaProvider::new(table, self)?);
+        Ok(self.provider.get_or_init(|| provider).clone())
+    }
+}
+
+fn commit_path(version: u64) -> Path {
+    Path::from(format!("_delta_log/{version:020}.json"))
+}
+
+fn same_file(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    let tags_agree = a.e_tag.is_none() || b.e_tag.is_none() || a.e_tag == b.e_tag;
+    a.size == b.size && a.last_modified == b.last_modified && tags_agree
+}

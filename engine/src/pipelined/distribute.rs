@@ -1,0 +1,162 @@
+//! From a single-node plan to one over the workers of a try.
+
+use super::carried::Carried;
+use super::channels::Channels;
+use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, TaskCounts};
+use super::{Member, buckets, with_children};
+use crate::codec::Codec;
+use crate::from_datafusion;
+use crate::guard::GuardExec;
+use crate::in_process::coalesced;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::prelude::SessionConfig;
+use datafusion_distributed::{
+    BroadcastExec, DistributedExt, NetworkBoundaryExt, SessionStateBuilderExt, WorkerResolver,
+};
+use std::sync::Arc;
+use tidemill_core::Result;
+use url::Url;
+
+/// Bytes that a connection buffers before it stops reading. They span all partitions of the connection, so a
+/// merge that waits for one partition needs room for the others.
+const BUFFER_BYTES: usize = 512 << 20;
+
+/// The workers of one try and the way to them.
+pub(super) struct Cluster {
+    pub(super) workers: Vec<Member>,
+    pub(super) codec: Codec,
+    pub(super) channels: Channels,
+}
+
+/// A plan that may be executed once.
+pub(super) struct Distributed {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) context: Arc<TaskContext>,
+    pub(super) cluster: Cluster,
+}
+
+impl Cluster {
+    pub(super) async fn distribute(
+        self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: &TaskContext,
+    ) -> Result<Distributed> {
+        let config = self.session_config(context.session_config()).map_err(from_datafusion)?;
+        let plan = coalesced(plan);
+        let (plan, config) = match undistributable(&plan) {
+            true => (plan, config),
+            false => self.plan(plan, config, context).await?,
+        };
+        Ok(Distributed { plan, context: Arc::new(with_config(context, config)), cluster: self })
+    }
+
+    /// `datafusion-distributed` plans within a query planner. Ours hands it the plan that is there already.
+    async fn plan(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: SessionConfig,
+        context: &TaskContext,
+    ) -> Result<(Arc<dyn ExecutionPlan>, SessionConfig)> {
+        let aligned = buckets::align(plan, self.tasks()).map_err(from_datafusion)?;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(context.runtime_env())
+            .with_query_planner(Arc::new(Given(aligned)))
+            .with_distributed_planner()
+            .build();
+        let nothing =
+            LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) });
+        let planned = state.query_planner().create_physical_plan(&nothing, &state).await.map_err(from_datafusion)?;
+        buckets::check(&planned, 1)?;
+        Ok((guarded(planned).map_err(from_datafusion)?, state.config().clone()))
+    }
+
+    fn tasks(&self) -> usize {
+        self.workers.len().max(FEWEST_TASKS)
+    }
+
+    fn session_config(&self, config: &SessionConfig) -> DfResult<SessionConfig> {
+        let urls: Vec<Url> = self.workers.iter().map(|worker| worker.url.clone()).collect();
+        config
+            .clone()
+            .with_distributed_option_extension(Carried::of(config.options()))
+            .with_distributed_user_codec(self.codec.clone())
+            .with_distributed_channel_resolver(self.channels.clone())
+            .with_distributed_worker_resolver(Fixed(urls.clone()))
+            .with_distributed_desired_task_count_handler(TaskCounts)
+            .with_distributed_scale_up_leaf_node_handler(SplitDescriptors)
+            .with_distributed_route_tasks_handler(InOrder(urls))
+            .with_distributed_worker_connection_buffer_budget_bytes(BUFFER_BYTES)?
+            .with_distributed_max_tasks_per_stage(self.tasks())
+    }
+}
+
+/// Plans that would be wrong over several tasks; the coordinator runs them alone.
+fn undistributable(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.exists(|node| {
+        let ordered = node.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
+        Ok(ordered || node.is::<RecursiveQueryExec>())
+    })
+    .unwrap_or(true)
+}
+
+/// A panic at the root of a task would end its partitions as if they were complete. Repartitions make an
+/// error of it themselves, but must stay at the root, and broadcasts need the guard below them.
+fn guarded(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let guarded = plan.transform_up(|node| {
+        if !node.is_network_boundary() {
+            return Ok(Transformed::no(node));
+        }
+        let &[root] = node.children().as_slice() else { return Ok(Transformed::no(node)) };
+        let root: Arc<dyn ExecutionPlan> = if root.is::<RepartitionExec>() || root.is::<BroadcastExec>() {
+            let &[input] = root.children().as_slice() else { return Ok(Transformed::no(node)) };
+            with_children(root.clone(), vec![Arc::new(GuardExec::new(input.clone()))])?
+        } else {
+            Arc::new(GuardExec::new(root.clone()))
+        };
+        Ok(Transformed::yes(with_children(node, vec![root])?))
+    })?;
+    Ok(guarded.data)
+}
+
+fn with_config(context: &TaskContext, config: SessionConfig) -> TaskContext {
+    TaskContext::new(
+        context.task_id(),
+        context.session_id(),
+        config,
+        context.scalar_functions().clone(),
+        context.higher_order_functions().clone(),
+        context.aggregate_functions().clone(),
+        context.window_functions().clone(),
+        context.runtime_env(),
+    )
+}
+
+#[derive(Debug)]
+struct Given(Arc<dyn ExecutionPlan>);
+
+#[async_trait]
+impl QueryPlanner for Given {
+    async fn create_physical_plan(&self, _: &LogicalPlan, _: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The workers of this try, whoever joins or leaves meanwhile.
+struct Fixed(Vec<Url>);
+
+impl WorkerResolver for Fixed {
+    fn get_urls(&self) -> DfResult<Vec<Url>> {
+        Ok(self.0.clone())
+    }
+}

@@ -1,0 +1,96 @@
+//! How many tasks a stage gets, and which of them reads what.
+
+use crate::exec::descriptors;
+use crate::to_datafusion;
+use async_trait::async_trait;
+use datafusion::common::Result as DfResult;
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_expr::Partitioning;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion_distributed::{
+    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DesiredTaskCountHandler, DistributedLeafExec,
+    RouteTasksEvent, RouteTasksEventResponse, RouteTasksHandler, ScaleUpLeafNodeEvent,
+    ScaleUpLeafNodeEventResponse, ScaleUpLeafNodeHandler,
+};
+use std::sync::Arc;
+use url::Url;
+
+/// A stage of one task between others of one task is run by the coordinator itself; two tasks keep the work
+/// on the workers, also when there is only one of them.
+pub(super) const FEWEST_TASKS: usize = 2;
+
+pub(super) struct TaskCounts;
+
+#[async_trait]
+impl DesiredTaskCountHandler for TaskCounts {
+    async fn handle(&self, event: DesiredTaskCountEvent<'_>) -> Option<DfResult<DesiredTaskCountEventResponse>> {
+        task_count(event.plan.as_ref()).map(Ok)
+    }
+}
+
+fn task_count(plan: &dyn ExecutionPlan) -> Option<DesiredTaskCountEventResponse> {
+    // Cut beforehand for keyed state: bucket k is where task k / (K/T) is, so the count is fixed.
+    if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
+        return Some(DesiredTaskCountEventResponse::maximum(leaf.variants().len()));
+    }
+    if let Some(partitions) = descriptors::partitions(plan) {
+        return Some(DesiredTaskCountEventResponse::desired(partitions.len().max(FEWEST_TASKS)));
+    }
+    if let Some(repartition) = plan.downcast_ref::<RepartitionExec>() {
+        // A shuffle from several tasks interleaves their rows, but still promises the order of its input.
+        // Range boundaries are not shuffled at all.
+        let ordered = plan.output_ordering().is_some();
+        return match repartition.partitioning() {
+            Partitioning::Hash(..) if !ordered => None,
+            Partitioning::RoundRobinBatch(_) => None,
+            _ => Some(DesiredTaskCountEventResponse::maximum(1)),
+        };
+    }
+    let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
+    let bytes: u64 = scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum();
+    // Nothing to read would ask for no task. A declared partitioning would be cut without regard to it.
+    (bytes == 0 || scan.output_partitioning.is_some()).then(|| DesiredTaskCountEventResponse::maximum(1))
+}
+
+/// Deals the descriptors out to the tasks of the stage.
+pub(super) struct SplitDescriptors;
+
+impl ScaleUpLeafNodeHandler for SplitDescriptors {
+    fn handle(&self, event: ScaleUpLeafNodeEvent) -> Option<DfResult<ScaleUpLeafNodeEventResponse>> {
+        let partitions = descriptors::partitions(event.plan.as_ref())?;
+        let tasks = event.task_count;
+        let each = partitions.len().div_ceil(tasks);
+        let shares = (0..tasks).map(|task| {
+            let mut share: Vec<_> = partitions.iter().skip(task).step_by(tasks).cloned().collect();
+            share.resize(each, Vec::new());
+            share
+        });
+        Some(cut_leaf(event.plan, shares).map(ScaleUpLeafNodeEventResponse::new))
+    }
+}
+
+/// A leaf of which each task reads its share. All shares have the same number of partitions.
+pub(super) fn cut_leaf(
+    original: &Arc<dyn ExecutionPlan>,
+    shares: impl Iterator<Item = Vec<Vec<arrow::array::RecordBatch>>>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let variants: Vec<_> =
+        shares.map(|share| descriptors::leaf(&share).map_err(to_datafusion)).collect::<DfResult<_>>()?;
+    Ok(Arc::new(DistributedLeafExec::try_new(original.clone(), variants)?))
+}
+
+/// Task t runs on worker t: the same one in each epoch while the members stay, so its cached state is of use,
+/// and the same one in each stage, so that a part of the shuffle stays within a process.
+pub(super) struct InOrder(pub(super) Vec<Url>);
+
+impl RouteTasksHandler for InOrder {
+    fn handle(&self, event: RouteTasksEvent) -> Option<DfResult<RouteTasksEventResponse>> {
+        if event.task_count < FEWEST_TASKS {
+            return None;
+        }
+        let urls = (0..event.task_count).map(|task| self.0[task % self.0.len()].clone()).collect();
+        Some(Ok(RouteTasksEventResponse::new(urls)))
+    }
+}

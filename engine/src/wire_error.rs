@@ -1,0 +1,41 @@
+//! Our structural error inside somebody else's error text.
+//!
+//! Ballista carries errors between nodes as text, quoted more than once on the way. A marker with URL-encoded
+//! JSON survives that.
+
+use tidemill_core::{Code, Error};
+use url::form_urlencoded::{Serializer, parse};
+
+const BEGIN: &str = "tidemill-error(";
+const KEY: &str = "e";
+
+/// The error as text that [`from_text`] finds again.
+pub fn to_text(error: &Error) -> String {
+    match serde_json::to_string(error) {
+        Ok(json) => format!("{BEGIN}{})", Serializer::new(String::new()).append_pair(KEY, &json).finish()),
+        Err(_) => error.to_string(),
+    }
+}
+
+/// The error that the text carries; without one, the text itself as a failure of `code`.
+pub fn from_text(text: &str, code: Code) -> Error {
+    let carried = text.find(BEGIN).and_then(|at| {
+        let encoded = &text[at + BEGIN.len()..];
+        let (_, json) = parse(encoded[..encoded.find(')')?].as_bytes()).find(|(key, _)| key == KEY)?;
+        serde_json::from_str(&json).ok()
+    });
+    carried.unwrap_or_else(|| Error::new(code, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_being_quoted_twice() {
+        let error = Error::new(Code::NotFound, "no topic \"x\" (really)").hint("create it").context("ingest");
+        let quoted = format!("{:?}", format!("Task failed: {:?}", to_text(&error)));
+        assert_eq!(from_text(&quoted, Code::Internal), error);
+        assert_eq!(from_text("plain", Code::Internal), Error::new(Code::Internal, "plain"));
+    }
+}

@@ -1,0 +1,125 @@
+use crate::cluster::{Cluster, rows, run};
+use crate::toys::{Rows, RowsExec, RowsTable, STALL, STALLED};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use datafusion::physical_plan::displayable;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tidemill_core::Code;
+use tidemill_engine::{Engine, JobKind};
+
+fn text(plan: &Arc<dyn datafusion::physical_plan::ExecutionPlan>) -> String {
+    displayable(plan.as_ref()).indent(false).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_descriptor_is_read_once_over_several_tasks() {
+    let cluster = Cluster::of(2);
+    for descriptors in [1, 2, 5] {
+        let plan = RowsExec::of(&Rows::dense(descriptors, 100));
+        let prepared = cluster.engine.prepare(plan.clone(), cluster.session.task_ctx()).await.unwrap();
+        assert!(text(&prepared).contains("input_tasks=2"), "{}", text(&prepared));
+        let batches = cluster.run(plan).await.unwrap();
+        let mut keys: Vec<i64> =
+            batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, (0..descriptors * 100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_does_the_work_instead_of_the_coordinator() {
+    let cluster = Cluster::of(1);
+    let plan = RowsExec::of(&Rows::dense(1, 10));
+    let prepared = cluster.engine.prepare(plan.clone(), cluster.session.task_ctx()).await.unwrap();
+    assert!(text(&prepared).contains("DistributedExec"), "{}", text(&prepared));
+    assert_eq!(rows(&cluster.run(plan).await.unwrap()), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_whole() {
+    let cluster = Cluster::of(2);
+    cluster.session.register_table("t", Arc::new(RowsTable(Rows::dense(4, 250)))).unwrap();
+    let plan = cluster.plan("SELECT k % 10 AS g, count(*) AS n, max(make_array(k)[1]) FROM t GROUP BY g").await;
+    let batches = cluster.run(plan).await.unwrap();
+    assert_eq!(rows(&batches), 10);
+    for batch in batches {
+        assert!(batch.column(1).as_primitive::<Int64Type>().values().iter().all(|count| *count == 100));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_session_reach_the_tasks() {
+    let cluster = Cluster::of(2);
+    cluster.session.sql("SET datafusion.execution.batch_size = 77").await.unwrap();
+    let batches = cluster.run(RowsExec::of(&Rows::dense(2, 1))).await.unwrap();
+    assert_eq!(rows(&batches), 2);
+    for batch in batches {
+        assert!(batch.column(1).as_primitive::<Int64Type>().values().iter().all(|size| *size == 77));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_task_is_an_error() {
+    let cluster = Cluster::of(2);
+    let mut descriptors = Rows::dense(4, 10);
+    descriptors[3].panics = true;
+    let error = cluster.run(RowsExec::of(&descriptors)).await.unwrap_err();
+    assert_eq!(error.code, Code::Internal, "{error}");
+    assert!(error.to_string().contains("a descriptor says so"), "{error}");
+
+    cluster.session.register_table("t", Arc::new(RowsTable(descriptors))).unwrap();
+    let grouped = cluster.plan("SELECT k % 10 AS g, count(*) FROM t GROUP BY g").await;
+    let error = cluster.run(grouped).await.unwrap_err();
+    assert!(error.to_string().contains("a descriptor says so"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_worker_is_an_error_with_advice() {
+    let cluster = Cluster::of(0);
+    let error = cluster.run(RowsExec::of(&Rows::dense(1, 1))).await.unwrap_err();
+    assert_eq!(error.code, Code::NoExecutors);
+    assert_eq!(cluster.engine.slots(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_answer_is_left_out_of_the_next_try() {
+    let cluster = Cluster::of(1);
+    // Nothing listens there: the executor has just died and is still a member.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    cluster.members.add("dead", port);
+    assert_eq!(rows(&cluster.run(RowsExec::of(&Rows::dense(4, 10))).await.unwrap()), 40);
+
+    let plan = RowsExec::of(&Rows::dense(4, 10));
+    let error = run(&cluster.engine, plan, &cluster.session, JobKind::Epoch).await.unwrap_err();
+    assert_eq!(error.code, Code::WorkerLost, "an epoch is tried again by its driver: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_in_the_middle_is_survived() {
+    let mut cluster = Cluster::of(2);
+    let mut descriptors = Rows::dense(4, 10);
+    descriptors[0].stalls = true;
+    descriptors[1].stalls = true;
+    cluster.session.register_table("t", Arc::new(RowsTable(descriptors))).unwrap();
+    let plan = cluster.plan("SELECT k % 4 AS g, count(*) FROM t GROUP BY g").await;
+    STALL.store(true, Ordering::SeqCst);
+    let (engine, session) = (cluster.engine.clone(), cluster.session.clone());
+    let running = tokio::spawn(async move { run(&engine, plan, &session, JobKind::Query).await });
+    let stalled = async {
+        while STALLED.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), stalled).await.unwrap();
+    STALL.store(false, Ordering::SeqCst);
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.kill_last();
+        cluster
+    });
+    let cluster = cluster.await.unwrap();
+    let batches = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().unwrap();
+    assert_eq!(rows(&batches), 4);
+    assert_eq!(cluster.engine.slots(), 1);
+}

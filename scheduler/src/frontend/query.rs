@@ -1,0 +1,152 @@
+//! Queries, writes and EXPLAIN: plan, choose the engine, run.
+
+use super::answers::{counting, new_job, text};
+use super::api::{Answer, AnswerKind};
+use super::jobs::Jobs;
+use super::session::Session;
+use crate::engines::{Engines, Traits};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
+use futures::StreamExt;
+use std::sync::Arc;
+use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
+use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
+use tidemill_engine::{JobKind, JobSpec, from_datafusion};
+
+/// Nodes that only this process can run, and why.
+const LOCAL_ONLY: &[(&str, &str)] = &[
+    ("RecursiveQueryExec", "a recursive query runs in this process"),
+    ("StreamingTableExec", "information_schema is known in this process only"),
+    ("LazyMemoryExec", "a generated series runs in this process"),
+];
+
+/// Runs plans for sessions.
+#[derive(Clone, Debug)]
+pub(super) struct Runner {
+    pub(super) engines: Arc<Engines>,
+    pub(super) jobs: Jobs,
+    pub(super) connectors: ConnectorRegistry,
+}
+
+impl Runner {
+    pub(super) async fn query(&self, session: &Session, sql: &str, plan: LogicalPlan) -> Result<Answer> {
+        let plan = physical(session, &plan).await?;
+        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        let id = new_job();
+        let job = JobSpec { id: id.clone(), kind: JobKind::Query, title: sql.to_owned() };
+        let schema = plan.schema();
+        let running = engine.execute(job, plan, session.state.task_ctx()).await?;
+        let kind = Some(engine.kind());
+        let stream =
+            self.jobs.track(id.clone(), &session.user, sql, kind, running.progress.clone(), running.stream);
+        Ok(Answer {
+            job: id,
+            kind: AnswerKind::Rows,
+            schema,
+            stream,
+            progress: running.progress,
+            engine: kind,
+            reason,
+        })
+    }
+
+    /// Runs a plan into a sink: every task writes its own files, one commit makes all of them visible.
+    pub(super) async fn write(
+        &self,
+        session: &Session,
+        sql: &str,
+        plan: LogicalPlan,
+        sink: SinkSpec,
+    ) -> Result<Answer> {
+        let plan = physical(session, &plan).await?;
+        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        let id = new_job();
+        let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
+        let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink: sink.clone(), scope }), plan));
+        let job = JobSpec { id: id.clone(), kind: JobKind::Write, title: sql.to_owned() };
+        let running = engine.execute(job, plan, session.state.task_ctx()).await?;
+        let target = self.connectors.sink(&sink)?;
+        let (written, run) = (running.stream, id.clone());
+        let stream = counting(async move {
+            let written = collect_written(written).await?;
+            let rows = written.iter().map(|written| written.rows).sum();
+            if rows > 0 {
+                target.commit(run.as_str(), 1, &written).await?;
+            }
+            Ok(rows)
+        });
+        let kind = Some(engine.kind());
+        let schema = stream.schema();
+        let stream = self.jobs.track(id.clone(), &session.user, sql, kind, running.progress.clone(), stream);
+        Ok(Answer {
+            job: id,
+            kind: AnswerKind::Count,
+            schema,
+            stream,
+            progress: running.progress,
+            engine: kind,
+            reason,
+        })
+    }
+
+    pub(super) async fn explain(
+        &self,
+        session: &Session,
+        plan: LogicalPlan,
+        analyze: bool,
+        verbose: bool,
+    ) -> Result<Answer> {
+        let mut rows = Vec::new();
+        let optimized = session.state.optimize(&plan).map_err(from_datafusion)?;
+        let plan = physical(session, &plan).await?;
+        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
+        let context = session.state.task_ctx();
+        if analyze {
+            let id = new_job();
+            let job = JobSpec { id, kind: JobKind::Query, title: "EXPLAIN ANALYZE".to_owned() };
+            let mut running = engine.execute(job, plan, context).await?;
+            let mut count = 0;
+            while let Some(batch) = running.stream.next().await {
+                count += batch.map_err(from_datafusion)?.num_rows();
+            }
+            let shown = DisplayableExecutionPlan::with_metrics(running.plan.as_ref());
+            rows.push(["plan with metrics".to_owned(), shown.indent(verbose).to_string()]);
+            rows.push(["rows".to_owned(), count.to_string()]);
+        } else {
+            rows.push(["logical plan".to_owned(), optimized.display_indent().to_string()]);
+            let prepared = engine.prepare(plan, context).await?;
+            rows.push(["physical plan".to_owned(), displayable(prepared.as_ref()).indent(verbose).to_string()]);
+        }
+        text(["kind", "plan"], &rows)
+    }
+}
+
+pub(super) async fn physical(session: &Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    session.state.create_physical_plan(plan).await.map_err(from_datafusion)
+}
+
+fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
+    let mut local_only = Some("it reads nothing that is stored");
+    let mut forbidden = None;
+    let mut bytes = None;
+    let walked = plan.apply(|node| {
+        if let Some((_, why)) = LOCAL_ONLY.iter().find(|(name, _)| *name == node.name()) {
+            forbidden = Some(*why);
+        }
+        let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        if source.is_some_and(|source| source.is::<FileScanConfig>()) {
+            local_only = None;
+            let known = node.partition_statistics(None).ok();
+            let known = known.and_then(|known| known.total_byte_size.get_value().copied());
+            bytes = known.map(|known| bytes.unwrap_or(0) + known as u64).or(bytes);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "the walk itself cannot fail");
+    Traits { bytes, local_only: forbidden.or(local_only) }
+}

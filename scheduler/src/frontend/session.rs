@@ -1,0 +1,131 @@
+//! Client sessions: what `SET` has set.
+
+use super::api::SessionId;
+use crate::engines::EngineChoice;
+use dashmap::DashMap;
+use datafusion::execution::SessionState;
+use tidemill_core::{Code, Error, Result};
+use tidemill_sql::{CATALOG, DEFAULT_SCHEMA};
+use uuid::Uuid;
+
+/// Variables that are ours; all others are DataFusion's.
+const ENGINE: &str = "engine";
+const SCHEMA: &str = "schema";
+
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) user: String,
+    pub(super) schema: String,
+    pub(super) engine: EngineChoice,
+    /// A session of DataFusion's, with this client's options.
+    pub(super) state: SessionState,
+}
+
+impl Session {
+    /// Sets a variable, or puts its default back.
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>, fresh: &SessionState) -> Result<()> {
+        match (name.to_lowercase().as_str(), value) {
+            (ENGINE, value) => self.engine = value.map_or(Ok(EngineChoice::Auto), str::parse)?,
+            (SCHEMA, value) => {
+                let schema = value.unwrap_or(DEFAULT_SCHEMA).to_owned();
+                let known = self.state.catalog_list().catalog(CATALOG).map(|catalog| catalog.schema_names());
+                let known = known.unwrap_or_default();
+                if !known.contains(&schema) {
+                    return Err(Error::new(Code::UnknownObject, format!("no schema `{schema}`"))
+                        .suggest(&schema, known.iter().map(String::as_str)));
+                }
+                self.state.config_mut().options_mut().catalog.default_schema.clone_from(&schema);
+                self.schema = schema;
+            }
+            (other, value) => {
+                let default = || option(fresh, other).and_then(|(_, value)| value);
+                let Some(value) = value.map(str::to_owned).or_else(default) else {
+                    return Err(unknown(name, &self.state));
+                };
+                let options = self.state.config_mut().options_mut();
+                if options.set(other, &value).is_err() {
+                    let error = match option(&self.state, other) {
+                        None => unknown(name, &self.state),
+                        Some(_) => Error::new(Code::BadOption, format!("`{name}` cannot be `{value}`")),
+                    };
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<String> {
+        match name.to_lowercase().as_str() {
+            ENGINE => Ok(self.engine.as_str().to_owned()),
+            SCHEMA => Ok(self.schema.clone()),
+            other => option(&self.state, other)
+                .map(|(_, value)| value.unwrap_or_default())
+                .ok_or_else(|| unknown(name, &self.state)),
+        }
+    }
+
+    /// Every variable with its value, by name.
+    pub(super) fn all(&self) -> Vec<(String, String)> {
+        let entries = self.state.config_options().entries();
+        let mut all: Vec<(String, String)> =
+            entries.into_iter().map(|entry| (entry.key, entry.value.unwrap_or_default())).collect();
+        all.push((ENGINE.to_owned(), self.engine.as_str().to_owned()));
+        all.push((SCHEMA.to_owned(), self.schema.clone()));
+        all.sort();
+        all
+    }
+}
+
+fn option(state: &SessionState, name: &str) -> Option<(String, Option<String>)> {
+    let entries = state.config_options().entries();
+    entries.into_iter().find(|entry| entry.key == name).map(|entry| (entry.key, entry.value))
+}
+
+fn unknown(name: &str, state: &SessionState) -> Error {
+    let keys: Vec<String> = state.config_options().entries().into_iter().map(|entry| entry.key).collect();
+    let known = keys.iter().map(String::as_str).chain([ENGINE, SCHEMA]);
+    let near = Error::new(Code::BadOption, format!("no variable `{name}`")).suggest(name, known);
+    match near.hint.as_deref() {
+        Some(hint) if hint.starts_with("did you") => near,
+        _ => Error { hint: None, ..near }.hint("SHOW ALL lists every variable"),
+    }
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    open: DashMap<SessionId, Session>,
+}
+
+impl Sessions {
+    pub(super) fn open(&self, user: &str, state: SessionState) -> SessionId {
+        let id = SessionId::new(Uuid::new_v4().to_string());
+        let session = Session {
+            user: user.to_owned(),
+            schema: DEFAULT_SCHEMA.to_owned(),
+            engine: EngineChoice::Auto,
+            state,
+        };
+        self.open.insert(id.clone(), session);
+        id
+    }
+
+    pub(super) fn close(&self, id: &SessionId) {
+        self.open.remove(id);
+    }
+
+    /// A copy: a statement sees the variables as they were when it began.
+    pub(super) fn get(&self, id: &SessionId) -> Result<Session> {
+        self.open.get(id).map(|session| session.clone()).ok_or_else(|| {
+            Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again")
+        })
+    }
+
+    pub(super) fn change(&self, id: &SessionId, change: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+        match self.open.get_mut(id) {
+            Some(mut session) => change(&mut session),
+            None => Err(Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again")),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The staged engine, on Ballista: shuffles on disk, lost tasks run again, more data than memory.
+//!
+//! ```text
+//! plan ─▶ SchedulerServer (in this process, static planner, push) ─▶ executors ─▶ shuffle files
+//!                │ status of the job                                                  │ Flight
+//!                └──────────▶ Staged ◀──── partitions of the last stage ──────────────┘
+//! ```
+//! Plans must be made with [`plan_settings`]: Ballista cannot run dynamic filters, for one.
+
+mod fetch;
+mod run;
+mod server;
+
+pub use server::plan_settings;
+
+use async_trait::async_trait;
+use ballista_scheduler::scheduler_server::SchedulerServer;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::prelude::SessionContext;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use fetch::Clients;
+use std::sync::Arc;
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::pipelined::Members;
+use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, session};
+use tokio::task::JoinHandle;
+
+type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// See [`EngineKind::Staged`].
+pub struct Staged {
+    server: Server,
+    services: Arc<Services>,
+    runtime: Arc<RuntimeEnv>,
+    members: Arc<dyn Members>,
+    clients: Clients,
+    serving: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Staged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staged").field("endpoint", &self.server.scheduler_endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Staged {
+    /// Starts Ballista's scheduler on `cluster.ballista_scheduler`.
+    pub async fn start(
+        services: Arc<Services>,
+        runtime: Arc<RuntimeEnv>,
+        members: Arc<dyn Members>,
+    ) -> Result<Self> {
+        let (server, serving) = server::start(&services, &runtime).await?;
+        Ok(Self { server, services, runtime, members, clients: Clients::default(), serving })
+    }
+
+    /// The session that goes with a job: its settings travel with the tasks.
+    fn session(&self, context: &TaskContext) -> Arc<SessionContext> {
+        let config = plan_settings(context.session_config().clone());
+        let state = session::session_state(&self.services, self.runtime.clone()).with_config(config).build();
+        Arc::new(SessionContext::new_with_state(state))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+#[async_trait]
+impl Engine for Staged {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Staged
+    }
+
+    fn slots(&self) -> usize {
+        match self.server.is_ready() {
+            true => self.members.members().iter().map(|member| member.vcores).sum(),
+            false => 0,
+        }
+    }
+
+    /// Ballista cuts the plan when the job is submitted; what it is given is all that can be shown before.
+    async fn prepare(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: Arc<TaskContext>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if plan.exists(|node| Ok(node.is::<RecursiveQueryExec>())).unwrap_or(true) {
+            return Err(Error::new(Code::Unsupported, "engine `staged` runs no recursive queries")
+                .hint("SET engine = 'auto'"));
+        }
+        Ok(plan)
+    }
+
+    async fn execute(
+        &self,
+        job: JobSpec,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+    ) -> Result<Execution> {
+        let plan = self.prepare(plan, context.clone()).await?;
+        run::submit(self.server.clone(), self.clients.clone(), job, plan, self.session(&context)).await
+    }
+}

@@ -1,0 +1,172 @@
+//! A frontend over plain DataFusion sessions: enough to test the gateway without the rest of the scheduler.
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use dashmap::DashMap;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::{StreamExt, stream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tidemill_core::{Code, Error, JobId, Result};
+use tidemill_engine::{EngineKind, Progress, from_datafusion, to_datafusion};
+use tidemill_scheduler::frontend::api::{
+    Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo,
+};
+use tidemill_scheduler::frontend::params::{bind, parameters};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+pub struct PlainFrontend {
+    sessions: DashMap<String, SessionContext>,
+    jobs: Arc<DashMap<JobId, (CancellationToken, Arc<AtomicU64>)>>,
+    next: AtomicUsize,
+}
+
+impl PlainFrontend {
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn running_jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    fn context(&self, session: &SessionId) -> Result<SessionContext> {
+        let context = self.sessions.get(session.as_str()).map(|context| context.clone());
+        context.ok_or_else(|| Error::new(Code::UnknownObject, format!("no session `{session}`")))
+    }
+
+    async fn plan(&self, session: &SessionId, sql: &str) -> Result<LogicalPlan> {
+        self.context(session)?.state().create_logical_plan(sql).await.map_err(from_datafusion)
+    }
+
+    /// Counts rows, ends on cancel, and forgets the job at the end or when it is dropped.
+    fn track(&self, job: JobId, inner: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        struct Job(JobId, Arc<DashMap<JobId, (CancellationToken, Arc<AtomicU64>)>>);
+        impl Drop for Job {
+            fn drop(&mut self) {
+                self.1.remove(&self.0);
+            }
+        }
+        let (token, rows) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        self.jobs.insert(job.clone(), (token.clone(), Arc::clone(&rows)));
+        let guard = Job(job, Arc::clone(&self.jobs));
+        let schema = inner.schema();
+        let tracked = stream::unfold(Some((inner, token, rows, guard)), |state| async move {
+            let (mut inner, token, rows, guard) = state?;
+            tokio::select! {
+                biased;
+                () = token.cancelled() => {
+                    let error = Error::new(Code::Cancelled, "the query was cancelled");
+                    Some((Err(to_datafusion(error)), None))
+                }
+                batch = inner.next() => {
+                    let batch = batch?;
+                    if let Ok(batch) = &batch {
+                        rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    }
+                    Some((batch, Some((inner, token, rows, guard))))
+                }
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, tracked))
+    }
+}
+
+fn kind(plan: &LogicalPlan) -> AnswerKind {
+    match plan {
+        LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => AnswerKind::Count,
+        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => AnswerKind::Nothing,
+        _ => AnswerKind::Rows,
+    }
+}
+
+#[async_trait]
+impl Frontend for PlainFrontend {
+    async fn open_session(&self, user: &str) -> Result<SessionId> {
+        let config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
+        let id = SessionId::new(format!("{user}-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        self.sessions.insert(id.as_str().to_owned(), SessionContext::new_with_config(config));
+        Ok(id)
+    }
+
+    async fn close_session(&self, session: &SessionId) {
+        self.sessions.remove(session.as_str());
+    }
+
+    async fn execute(&self, session: &SessionId, sql: &str, params: Option<RecordBatch>) -> Result<Answer> {
+        let mut plan = self.plan(session, sql).await?;
+        if let Some(params) = params {
+            plan = bind(plan, &params)?;
+        }
+        let kind = kind(&plan);
+        let frame = self.context(session)?.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let stream = frame.execute_stream().await.map_err(from_datafusion)?;
+        let job = JobId::new(format!("job-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        Ok(Answer {
+            kind,
+            schema: stream.schema(),
+            stream: self.track(job.clone(), stream),
+            job,
+            progress: Arc::new(Progress::default),
+            engine: Some(EngineKind::InProcess),
+            reason: "there is no other".to_owned(),
+        })
+    }
+
+    async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description> {
+        let plan = self.plan(session, sql).await?;
+        let schema = Arc::clone(plan.schema().inner());
+        Ok(Description { kind: kind(&plan), schema, parameters: parameters(&plan)? })
+    }
+
+    async fn cancel(&self, job: &JobId) -> Result<bool> {
+        let running = self.jobs.get(job).map(|entry| entry.0.cancel());
+        Ok(running.is_some())
+    }
+
+    async fn progress(&self, job: &JobId) -> Option<Progress> {
+        let rows = self.jobs.get(job)?.1.load(Ordering::Relaxed);
+        Some(Progress { rows, ..Progress::default() })
+    }
+
+    async fn schemas(&self, session: &SessionId) -> Result<Vec<SchemaInfo>> {
+        let context = self.context(session)?;
+        let names = context.catalog_names().into_iter().flat_map(|catalog| {
+            let schemas = context.catalog(&catalog).map(|c| c.schema_names()).unwrap_or_default();
+            schemas.into_iter().map(move |schema| SchemaInfo { catalog: catalog.clone(), schema })
+        });
+        Ok(names.collect())
+    }
+
+    async fn tables(&self, session: &SessionId, filter: &TableFilter) -> Result<Vec<TableInfo>> {
+        let context = self.context(session)?;
+        let mut tables = Vec::new();
+        for SchemaInfo { catalog, schema } in self.schemas(session).await? {
+            let provider = context.catalog(&catalog).and_then(|provider| provider.schema(&schema));
+            for name in provider.iter().flat_map(|provider| provider.table_names()) {
+                let columns = match (&provider, filter.with_columns) {
+                    (Some(provider), true) => {
+                        provider.table(&name).await.map_err(from_datafusion)?.map(|table| table.schema())
+                    }
+                    _ => None,
+                };
+                tables.push(TableInfo {
+                    catalog: catalog.clone(),
+                    schema: schema.clone(),
+                    name,
+                    kind: "TABLE",
+                    columns,
+                });
+            }
+        }
+        Ok(tables)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+}

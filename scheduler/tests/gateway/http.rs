@@ -1,0 +1,63 @@
+use super::frontend::PlainFrontend;
+use super::secret;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tidemill_scheduler::gateway::{Credentials, http};
+use tokio::net::TcpListener;
+
+async fn serve(credentials: Credentials) -> (String, Arc<PlainFrontend>) {
+    let frontend = Arc::new(PlainFrontend::default());
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    let router = http::router(Arc::clone(&frontend) as _, credentials, metrics);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, frontend)
+}
+
+async fn sql(url: &str, body: Value) -> (u16, Value) {
+    let response = reqwest::Client::new().post(format!("{url}/v1/sql")).json(&body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn statements_answer_with_json() {
+    let (url, frontend) = serve(Credentials::default()).await;
+    let (status, body) = sql(&url, json!({ "sql": "SELECT 1 AS n, NULL AS nothing" })).await;
+    assert_eq!(status, 200);
+    assert_eq!(body["rows"], json!([{ "n": 1, "nothing": null }]));
+    assert_eq!(body["columns"][0], json!({ "name": "n", "type": "Int64" }));
+    assert_eq!((&body["engine"], &body["truncated"]), (&json!("in_process"), &json!(false)));
+
+    let many = json!({ "sql": "SELECT value FROM generate_series(1, 1000000000000)", "limit": 5 });
+    let (_, body) = sql(&url, many).await;
+    assert_eq!((&body["row_count"], &body["truncated"]), (&json!(5), &json!(true)));
+    assert_eq!((frontend.open_sessions(), frontend.running_jobs()), (0, 0));
+}
+
+#[tokio::test]
+async fn errors_have_their_code_and_their_status() {
+    let (url, _) = serve(Credentials::default()).await;
+    let (status, body) = sql(&url, json!({ "sql": "SELECT * FROM missing" })).await;
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("TM-1003")));
+    let (status, body) = sql(&url, json!({ "sql": "SELEC" })).await;
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("TM-1001")));
+    let cancelled = reqwest::Client::new().delete(format!("{url}/v1/jobs/none")).send().await.unwrap();
+    assert_eq!(cancelled.status(), 404);
+}
+
+#[tokio::test]
+async fn the_password_guards_all_but_health_and_metrics() {
+    let (url, _) = serve(secret()).await;
+    let client = reqwest::Client::new();
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(client.get(format!("{url}{open}")).send().await.unwrap().status(), 200, "{open}");
+    }
+    let refused = client.get(&url).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert!(refused.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic"));
+    let page = client.get(&url).basic_auth("ann", Some("secret")).send().await.unwrap();
+    assert!(page.text().await.unwrap().contains("<title>Tidemill</title>"));
+    assert_eq!(client.get(&url).basic_auth("ann", Some("no")).send().await.unwrap().status(), 401);
+}

@@ -1,0 +1,62 @@
+//! The gateway, served on loopback and driven by arrow-flight's own client and by plain HTTP.
+
+mod adbc;
+mod flight;
+mod frontend;
+mod http;
+
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use frontend::PlainFrontend;
+use std::sync::Arc;
+use tidemill_core::config::Auth;
+use tidemill_scheduler::gateway::{Credentials, serve_flight};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+
+/// A running gateway; it stops when it is dropped.
+struct Served {
+    frontend: Arc<PlainFrontend>,
+    url: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn secret() -> Credentials {
+    let auth = Auth { user: Some("ann".to_owned()), password: Some("secret".to_owned()) };
+    Credentials::new(&auth).unwrap()
+}
+
+impl Served {
+    async fn start(credentials: Credentials) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let frontend = Arc::new(PlainFrontend::default());
+        let shared = Arc::clone(&frontend);
+        let task = tokio::spawn(async move {
+            serve_flight(listener, shared, credentials, std::future::pending()).await.unwrap();
+        });
+        Self { frontend, url, task }
+    }
+
+    /// A client on a connection of its own.
+    async fn client(&self) -> FlightSqlServiceClient<Channel> {
+        let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
+        FlightSqlServiceClient::new(endpoint.connect().await.unwrap())
+    }
+}
+
+/// Waits for a condition that another task brings about.
+async fn eventually(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.unwrap();
+}

@@ -1,0 +1,21 @@
+//! What names mean: DataFusion's catalog over the definitions that the journal keeps.
+//!
+//! ```text
+//! journal ──Change──▶ Catalog ─┬─ schema `public`, …  ─┬─ tables: newest Delta snapshot, or files as they are
+//!                              │                       ├─ views: planned when they are used
+//!                              │                       └─ anything else that is a Delta table under the root
+//!                              ├─ schema `tidemill`    ─── system tables, asked for when they are scanned
+//!                              └─ `information_schema` ─── DataFusion's own, over all of these
+//! ```
+//! A table is opened anew for each planning, so a query sees the newest commit and keeps it to its end.
+
+mod definitions;
+mod files;
+mod provider;
+mod schema;
+mod system;
+mod views;
+
+pub use definitions::Change;
+pub use provider::Catalog;
+pub use system::SystemTables;

@@ -1,0 +1,6 @@
+//! Table functions that are rewritten before planning, so that the planner sees plain SQL.
+
+mod spark;
+mod windows;
+
+pub use windows::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
