@@ -68,9 +68,6 @@ mod tests {
     fn resolves_against_the_default_schema() {
         assert_eq!(TableName::from_parts(&parts("t"), "s").unwrap(), TableName::new("s", "t"));
         assert_eq!(TableName::from_parts(&parts("tidemill.x.t"), "s").unwrap(), TableName::new("x", "t"));
-        assert_eq!(
-            TableName::from_parts(&parts("other.x.t"), "s").unwrap_err().code,
-            Code::UnknownObject
-        );
+        assert_eq!(TableName::from_parts(&parts("other.x.t"), "s").unwrap_err().code, Code::UnknownObject);
     }
 }

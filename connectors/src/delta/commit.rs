@@ -84,8 +84,11 @@ async fn attempt(table: &Arc<Table>, job: &str, run: i64, added: &[Added]) -> Re
         .with_max_retries(0)
         .with_create_checkpoint(false)
         .with_cleanup_expired_logs(Some(false));
-    let operation =
-        DeltaOperation::StreamingUpdate { output_mode: OutputMode::Append, query_id: job.to_owned(), epoch_id: run };
+    let operation = DeltaOperation::StreamingUpdate {
+        output_mode: OutputMode::Append,
+        query_id: job.to_owned(),
+        epoch_id: run,
+    };
     let snapshot: &dyn TableReference = loaded.state();
     let done = CommitBuilder::from(properties)
         .with_actions(actions)
@@ -105,8 +108,11 @@ fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {
     features::demand_writable(loaded.snapshot(), &loaded.schema())?;
     let id = loaded.snapshot().metadata().id();
     match added.iter().find(|added| added.table != id) {
-        Some(_) => Err(Error::new(Code::NotFound, "the table that was written to is gone; there is another one in its place")
-            .hint("run the statement again; a pipeline has to be created anew")),
+        Some(_) => Err(Error::new(
+            Code::NotFound,
+            "the table that was written to is gone; there is another one in its place",
+        )
+        .hint("run the statement again; a pipeline has to be created anew")),
         None => Ok(()),
     }
 }

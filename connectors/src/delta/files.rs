@@ -64,7 +64,9 @@ impl FileList {
             None => RecordBatch::new_empty(Arc::new(Schema::empty())),
         };
         if adds.num_rows() != views.len() {
-            return Err(Error::internal("the files of a Delta snapshot and their statistics differ in number"));
+            return Err(Error::internal(
+                "the files of a Delta snapshot and their statistics differ in number",
+            ));
         }
         let rows: UInt64Array =
             views.iter().map(|view| view.num_records().and_then(|n| u64::try_from(n).ok())).collect();
@@ -87,7 +89,14 @@ impl FileList {
                 .map(|values| ScalarValue::try_from_array(values, row))
                 .collect::<DfResult<Vec<_>>>()
                 .map_err(|error| from_df(error, &table.url))?;
-            let statistics = statistics(file_schema, &columns, rows.is_valid(row).then(|| rows.value(row)), size, row, &values);
+            let statistics = statistics(
+                file_schema,
+                &columns,
+                rows.is_valid(row).then(|| rows.value(row)),
+                size,
+                row,
+                &values,
+            );
             let mut file = PartitionedFile::new_from_meta(meta).with_partition_values(values);
             // Not by `with_statistics`: that takes partition values for never NULL.
             file.statistics = Some(Arc::new(statistics));
@@ -158,7 +167,9 @@ fn partition_values(adds: &RecordBatch, schema: &SchemaRef, files: usize) -> Res
         let values = adds
             .column_by_name("partition")
             .and_then(|values| values.as_struct_opt()?.column_by_name(field.name()))
-            .ok_or_else(|| Error::new(Code::Corrupt, format!("no partition values for `{}`", field.name())))?;
+            .ok_or_else(|| {
+                Error::new(Code::Corrupt, format!("no partition values for `{}`", field.name()))
+            })?;
         Ok(cast(values, field.data_type())?)
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -168,7 +179,10 @@ fn partition_values(adds: &RecordBatch, schema: &SchemaRef, files: usize) -> Res
 
 /// Where a file of the table is in its store.
 fn data_path(table: &Table, path: &Path) -> Result<Path> {
-    if path.as_ref().contains("://") || path.as_ref().starts_with("file:/") || path.as_ref().starts_with("s3:/") {
+    if path.as_ref().contains("://")
+        || path.as_ref().starts_with("file:/")
+        || path.as_ref().starts_with("s3:/")
+    {
         return Err(unsupported("read", &format!("files outside of its own folder (`{path}`)"))
             .context(format!("Delta table {}", table.url)));
     }

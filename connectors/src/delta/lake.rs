@@ -40,7 +40,8 @@ impl LakeFormat for DeltaLake {
     }
 
     async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()> {
-        create(&Table::at(location, &self.config)?, &schema, options).await
+        let table = Table::at(location, &self.config)?;
+        create(&table, &schema, options).await
     }
 }
 
@@ -52,7 +53,9 @@ pub(super) async fn create(table: &Table, schema: &Schema, options: &TableOption
     };
     let schema = schema::lake_schema(schema)?;
     check_partitioning(&schema, &options.partition_by)?;
-    features::refuse_properties(options.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    features::refuse_properties(
+        options.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+    )?;
     if table.exists().await? {
         return Err(exists());
     }
@@ -88,7 +91,9 @@ fn check_partitioning(schema: &Schema, partition_by: &[String]) -> Result<()> {
         };
         if field.data_type().is_nested() || field.data_type() == &arrow::datatypes::DataType::Binary {
             let message = format!("cannot partition by `{name}`, a column of type {}", field.data_type());
-            return Err(Error::new(Code::Unsupported, message).hint("partition by text, numbers, dates or times"));
+            return Err(
+                Error::new(Code::Unsupported, message).hint("partition by text, numbers, dates or times")
+            );
         }
     }
     if !partition_by.is_empty() && partition_by.len() >= schema.fields().len() {

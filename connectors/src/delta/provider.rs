@@ -19,7 +19,7 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::{ParquetFormat, transform_schema_to_view};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
-use datafusion::datasource::table_schema::TableSchema;
+use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -49,16 +49,16 @@ impl DeltaProvider {
         let partition_columns = loaded.partition_columns();
         let schema = query_schema(&loaded.schema());
         let in_files = |field: &&Arc<Field>| !partition_columns.contains(field.name());
-        let file_schema = Arc::new(Schema::new(
-            schema.fields().iter().filter(in_files).cloned().collect::<Vec<_>>(),
-        ));
+        let file_schema =
+            Arc::new(Schema::new(schema.fields().iter().filter(in_files).cloned().collect::<Vec<_>>()));
         let partition_fields = partition_columns
             .iter()
             .map(|name| Ok(Arc::new(schema.field_with_name(name)?.clone())))
             .collect::<Result<Vec<_>>>()?;
         let partition_schema = Arc::new(Schema::new(partition_fields.clone()));
         let files = FileList::new(table, loaded, &file_schema, &partition_schema)?;
-        let scan_schema = TableSchema::new(file_schema, partition_fields);
+        let scan_schema =
+            TableSchemaBuilder::new(file_schema).with_table_partition_cols(partition_fields).build();
         let whole = scan_schema.table_schema();
         let places =
             schema.fields().iter().map(|field| Ok(whole.index_of(field.name())?)).collect::<Result<_>>()?;
@@ -119,7 +119,8 @@ impl TableProvider for DeltaProvider {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let column = |place: &usize| self.statistics.column_statistics.get(*place).cloned().unwrap_or_default();
+        let column =
+            |place: &usize| self.statistics.column_statistics.get(*place).cloned().unwrap_or_default();
         Some(Statistics {
             num_rows: self.statistics.num_rows,
             total_byte_size: self.statistics.total_byte_size,
@@ -143,8 +144,14 @@ impl TableProvider for DeltaProvider {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let keep = self.prune(state, filters)?;
-        let mut files: Vec<PartitionedFile> =
-            self.files.files.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(file, _)| file.clone()).collect();
+        let mut files: Vec<PartitionedFile> = self
+            .files
+            .files
+            .iter()
+            .zip(&keep)
+            .filter(|(_, keep)| **keep)
+            .map(|(file, _)| file.clone())
+            .collect();
         let mut cut = false;
         if let Some(limit) = limit
             && filters.iter().all(|filter| self.is_on_partitions(filter))

@@ -36,9 +36,7 @@ pub(super) fn lake_type(column: &str, data_type: &DataType) -> Result<DataType> 
         | T::ListView(item)
         | T::LargeListView(item)
         | T::FixedSizeList(item, _) => T::List(nested(item)?),
-        T::Struct(fields) => {
-            T::Struct(fields.iter().map(|field| nested(field)).collect::<Result<Fields>>()?)
-        }
+        T::Struct(fields) => T::Struct(fields.iter().map(|field| nested(field)).collect::<Result<Fields>>()?),
         T::Map(entries, sorted) => match entries.data_type() {
             T::Struct(pair) => {
                 let pair = pair.iter().map(|field| nested(field)).collect::<Result<Fields>>()?;
@@ -59,7 +57,9 @@ fn no_type(column: &str, data_type: &DataType) -> Error {
 /// column mapping is on.
 pub(super) fn lake_schema(schema: &Schema) -> Result<Schema> {
     let fields = schema.fields().iter().map(|field| {
-        if field.name().is_empty() || field.name().contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+        if field.name().is_empty()
+            || field.name().contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='])
+        {
             let message = format!("`{}` cannot be the name of a column of a Delta table", field.name());
             return Err(Error::new(Code::InvalidStatement, message)
                 .hint("name it with AS, without any of ` ,;{}()=` in it"));
@@ -92,11 +92,16 @@ pub(super) fn compare(input: &Schema, table: &Schema) -> Result<()> {
                 column.data_type(),
                 field.data_type()
             );
-            return Err(Error::new(Code::TypeMismatch, message)
-                .hint(format!("CAST it to {}", column.data_type())));
+            return Err(
+                Error::new(Code::TypeMismatch, message).hint(format!("CAST it to {}", column.data_type()))
+            );
         }
     }
-    match table.fields().iter().find(|column| !column.is_nullable() && !names.contains(&column.name().as_str())) {
+    match table
+        .fields()
+        .iter()
+        .find(|column| !column.is_nullable() && !names.contains(&column.name().as_str()))
+    {
         Some(column) => Err(Error::new(
             Code::InvalidStatement,
             format!("column `{}` is NOT NULL in the table and missing in the query", column.name()),
@@ -158,8 +163,10 @@ mod tests {
     use arrow::array::{Int64Array, StringViewArray, TimestampNanosecondArray, UInt64Array};
 
     fn schema(fields: &[(&str, DataType, bool)]) -> Schema {
-        let fields: Vec<Field> =
-            fields.iter().map(|(name, data_type, null)| Field::new(*name, data_type.clone(), *null)).collect();
+        let fields: Vec<Field> = fields
+            .iter()
+            .map(|(name, data_type, null)| Field::new(*name, data_type.clone(), *null))
+            .collect();
         Schema::new(fields)
     }
 
@@ -213,6 +220,9 @@ mod tests {
         let error = lake_schema(&input).unwrap_err();
         assert_eq!(error.code, Code::Unsupported);
         assert!(error.message.contains("`d`"));
-        assert_eq!(lake_schema(&schema(&[("count(*)", DataType::Int64, true)])).unwrap_err().code, Code::InvalidStatement);
+        assert_eq!(
+            lake_schema(&schema(&[("count(*)", DataType::Int64, true)])).unwrap_err().code,
+            Code::InvalidStatement
+        );
     }
 }

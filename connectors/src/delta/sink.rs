@@ -12,8 +12,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{
-    Code, Commit, Error, OptionSpec, Options, Result, Sink, SinkCapabilities, SinkSpec, SinkWriter, WriteScope,
-    Written, store,
+    Code, Commit, Error, OptionSpec, Options, Result, Sink, SinkCapabilities, SinkSpec, SinkWriter,
+    WriteScope, Written, store,
 };
 use tidemill_engine::TableOptions;
 
@@ -68,7 +68,11 @@ impl DeltaSink {
         match &self.partition_by {
             Some(wanted) if *wanted != partitioned => Err(Error::new(
                 Code::BadOption,
-                format!("the table is partitioned by [{}], not by [{}]", partitioned.join(", "), wanted.join(", ")),
+                format!(
+                    "the table is partitioned by [{}], not by [{}]",
+                    partitioned.join(", "),
+                    wanted.join(", ")
+                ),
             )
             .hint("leave `partition_by` out, or create another table")),
             _ => Ok(()),

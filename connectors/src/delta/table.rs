@@ -160,7 +160,8 @@ impl Table {
         let next = commit_path(loaded.version() + 1);
         // Everything about the version itself sorts behind its number without an extension.
         let from = Path::from(ours.as_ref().trim_end_matches(".json"));
-        let mut log = self.log_store.object_store(None).list_with_offset(Some(&Path::from("_delta_log")), &from);
+        let mut log =
+            self.log_store.object_store(None).list_with_offset(Some(&Path::from("_delta_log")), &from);
         let mut seen = None;
         while let Some(meta) = log.try_next().await? {
             if meta.location == next {
@@ -179,12 +180,7 @@ impl Table {
 
 impl Loaded {
     fn new(state: DeltaTableState) -> Self {
-        Self {
-            state,
-            commit: OnceLock::new(),
-            transactions: Mutex::default(),
-            provider: OnceLock::new(),
-        }
+        Self { state, commit: OnceLock::new(), transactions: Mutex::default(), provider: OnceLock::new() }
     }
 
     /// The snapshot directly after this one, which `job` made by committing `run`.

@@ -1,7 +1,7 @@
 //! Rows to bytes of a file that grows in an object store.
 
 use arrow::array::RecordBatch;
-use arrow::csv::{Writer as CsvWriter, WriterBuilder};
+use arrow::csv::WriterBuilder;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::buffered::BufWriter;
@@ -27,8 +27,10 @@ impl FromStr for Format {
         match text {
             "parquet" => Ok(Self::Parquet),
             "csv" => Ok(Self::Csv),
-            other => Err(Error::new(Code::BadOption, format!("connector `files`: option `format` is `{other}`"))
-                .hint("expected parquet or csv")),
+            other => {
+                Err(Error::new(Code::BadOption, format!("connector `files`: option `format` is `{other}`"))
+                    .hint("expected parquet or csv"))
+            }
         }
     }
 }
@@ -46,8 +48,10 @@ impl Format {
         let nested = schema.fields().iter().find(|field| field.data_type().is_nested());
         match nested {
             Some(field) if self == Self::Csv => {
-                let message = format!("CSV has no type for column `{}` of type {}", field.name(), field.data_type());
-                Err(Error::new(Code::Unsupported, message).hint("use format = 'parquet', or take the column apart"))
+                let message =
+                    format!("CSV has no type for column `{}` of type {}", field.name(), field.data_type());
+                Err(Error::new(Code::Unsupported, message)
+                    .hint("use format = 'parquet', or take the column apart"))
             }
             _ => Ok(()),
         }
@@ -57,38 +61,30 @@ impl Format {
 /// One file in the making.
 pub(super) enum Encoder {
     Parquet(Box<AsyncArrowWriter<BufWriter>>),
-    Csv { lines: CsvWriter<Vec<u8>>, file: BufWriter, bytes: u64 },
+    Csv { file: BufWriter, bytes: u64 },
 }
 
 impl Encoder {
     pub(super) fn new(format: Format, file: BufWriter, schema: &SchemaRef) -> Result<Self> {
-        Ok(match format {
-            Format::Parquet => {
-                let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-                // Parquet's own types say enough; with Arrow's beside them readers would have to know its views.
-                let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-                let writer = AsyncArrowWriter::try_new_with_options(file, schema.clone(), options);
-                Self::Parquet(Box::new(writer.map_err(from_parquet)?))
-            }
-            Format::Csv => {
-                let mut lines = WriterBuilder::new().with_header(true).build(Vec::new());
-                lines.write(&RecordBatch::new_empty(schema.clone()))?;
-                Self::Csv { lines, file, bytes: 0 }
-            }
-        })
+        if format == Format::Csv {
+            return Ok(Self::Csv { file, bytes: 0 });
+        }
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        // Parquet's own types say enough; with Arrow's beside them every reader would have to know views.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = AsyncArrowWriter::try_new_with_options(file, schema.clone(), options);
+        Ok(Self::Parquet(Box::new(writer.map_err(from_parquet)?)))
     }
 
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
             Self::Parquet(writer) => writer.write(batch).await.map_err(from_parquet),
-            Self::Csv { lines, file, bytes } => {
-                let mut text = Vec::new();
-                std::mem::swap(&mut text, lines_of(lines));
-                let mut next = WriterBuilder::new().with_header(false).build(text);
-                next.write(batch)?;
-                let text = next.into_inner();
-                *bytes += text.len() as u64;
-                Ok(file.put(Bytes::from(text)).await?)
+            Self::Csv { file, bytes } => {
+                let mut lines = WriterBuilder::new().with_header(*bytes == 0).build(Vec::new());
+                lines.write(batch)?;
+                let lines = lines.into_inner();
+                *bytes += lines.len() as u64;
+                Ok(file.put(Bytes::from(lines)).await?)
             }
         }
     }
@@ -100,10 +96,38 @@ impl Encoder {
                 writer.finish().await.map_err(from_parquet)?;
                 Ok(writer.bytes_written() as u64)
             }
-            Self::Csv { file, bytes, .. } => {
-                file.shutdown().await.map_err(|error| Error::new(Code::ExternalFailure, error.to_string()))?;
+            Self::Csv { file, bytes } => {
+                file.shutdown().await.map_err(|error| from_parquet(error.into()))?;
                 Ok(*bytes)
             }
         }
     }
+
+    /// Gives up the upload: parts of an unfinished one are invisible and cost money.
+    pub(super) async fn abort(self) -> Result<()> {
+        let mut file = match self {
+            Self::Parquet(writer) => writer.into_inner(),
+            Self::Csv { file, .. } => file,
+        };
+        Ok(file.abort().await?)
+    }
+}
+
+/// The store's own error is what matters, wherever Parquet has wrapped it.
+fn from_parquet(error: ParquetError) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let mut words = Vec::new();
+    while let Some(inner) = cause {
+        words.push(inner.to_string());
+        cause = inner.source();
+    }
+    let code = if words.iter().any(|text| text.contains("No space left")) {
+        Code::NoSpace
+    } else if words.iter().any(|text| text.contains("not performed because") || text.contains("ccess denied"))
+    {
+        Code::AccessDenied
+    } else {
+        Code::ExternalFailure
+    };
+    Error::new(code, format!("writing a file: {error}"))
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{
-    Commit, OptionSpec, Options, Result, Sink, SinkCapabilities, SinkSpec, SinkWriter, WriteScope, Written, store,
+    Commit, OptionSpec, Options, Result, Sink, SinkCapabilities, SinkSpec, SinkWriter, WriteScope, Written,
+    store,
 };
 use tidemill_engine::object_stores::object_store_for;
 

@@ -20,9 +20,11 @@ pub(super) struct Memory {
 impl Memory {
     fn remember(&self, code: RDKafkaErrorCode, text: &str) {
         let mut fault = self.fault.lock();
-        let known_denial = fault.as_ref().is_some_and(|(old, _)| error::meaning(*old) == Meaning::Denied);
-        // After a refusal comes "all brokers down", which says less.
-        if !known_denial {
+        // After the reason comes "all brokers down", which says less, and after a refusal a time-out.
+        let keep = fault.as_ref().is_some_and(|(old, _)| {
+            code == RDKafkaErrorCode::AllBrokersDown || error::meaning(*old) == Meaning::Denied
+        });
+        if !keep {
             *fault = Some((code, text.to_owned()));
         }
     }

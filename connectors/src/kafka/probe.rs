@@ -16,6 +16,9 @@ use tidemill_core::{Available, Error, Result, SplitId};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(9);
 /// For the list of topics that goes with "no such topic".
 const SUGGEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// For what a client in trouble has to say.
+const REPORTS_WAIT: Duration = Duration::from_millis(50);
+const MOST_REPORTS: usize = 50;
 /// New partitions are seen after this time.
 const PARTITIONS_AGE: Duration = Duration::from_secs(10);
 
@@ -124,9 +127,8 @@ impl Probe {
 
     fn failure(&self, consumer: &Consumer, doing: &str, error: &KafkaError) -> Error {
         // Serves the client's own reports, among them why it could not connect.
-        while let Some(event) = consumer.poll(Duration::ZERO) {
-            drop(event);
-        }
+        let reports = std::iter::from_fn(|| consumer.poll(REPORTS_WAIT)).take(MOST_REPORTS);
+        reports.for_each(drop);
         error::failure(&self.options, doing, error::code_of(error), consumer.context().take())
     }
 

@@ -29,22 +29,10 @@ impl Queue {
         NonNull::new(queue).map(Self).ok_or_else(|| Error::internal("the Kafka consumer has no queue"))
     }
 
-    /// Appends what is there, at most `most` messages. Waits only when nothing is there, and then for the
-    /// first message alone, because the call itself would wait for all.
-    pub(super) fn take(&self, most: usize, wait: Duration, into: &mut Vec<Message>) {
-        let mut room = vec![std::ptr::null_mut(); most.max(1)];
-        if self.fill(&mut room, Duration::ZERO, into) == 0 {
-            room.truncate(1);
-            self.fill(&mut room, wait, into);
-        }
-    }
-
-    fn fill(
-        &self,
-        room: &mut [*mut sys::rd_kafka_message_t],
-        wait: Duration,
-        into: &mut Vec<Message>,
-    ) -> usize {
+    /// Appends at most `most` messages and says how many came. The call waits for all of them: a caller who
+    /// is content with fewer asks for one, or does not wait.
+    pub(super) fn take(&self, most: usize, wait: Duration, into: &mut Vec<Message>) -> usize {
+        let mut room = vec![std::ptr::null_mut(); most];
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the queue is alive, and `room` has as many places as said.
         let count = unsafe {

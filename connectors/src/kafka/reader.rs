@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tidemill_core::{RawBatch, Result, SplitRange, SplitReader};
 
 /// How long one wait for messages lasts.
-const WAIT: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_millis(20);
 /// A batch ends at this many rows too, for records of next to no bytes.
 const MOST_ROWS: usize = 1 << 20;
 

@@ -9,6 +9,7 @@ use super::options::KafkaOptions;
 use super::queue::{Message, Queue};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::Duration;
 use tidemill_core::{Result, SplitRange};
@@ -36,6 +37,14 @@ impl std::fmt::Debug for Session {
             .field("next", &self.next)
             .finish_non_exhaustive()
     }
+}
+
+/// How far one step has gone to get a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    WhatIsThere,
+    OneMore,
 }
 
 /// What comes next in a range.
@@ -77,20 +86,27 @@ impl Session {
         range: &SplitRange,
         wait: Duration,
     ) -> Result<Step> {
-        let mut may_wait = true;
+        let mut asked = Asked::Nothing;
         loop {
             if self.next.unwrap_or_default() >= range.end {
                 return Ok(Step::End);
             }
             let Some(message) = self.pending.pop() else {
-                if self.ended_at >= range.end {
+                if self.ended_at >= range.end || (asked == Asked::WhatIsThere && self.passed(range.end)) {
                     self.next = Some(range.end);
                     return Ok(Step::End);
                 }
-                if !std::mem::take(&mut may_wait) {
-                    return Ok(Step::Waited);
-                }
-                self.refill(range.end, wait);
+                asked = match asked {
+                    Asked::Nothing => {
+                        self.refill(range.end);
+                        Asked::WhatIsThere
+                    }
+                    Asked::WhatIsThere => {
+                        self.queue.take(1, wait, &mut self.pending);
+                        Asked::OneMore
+                    }
+                    Asked::OneMore => return Ok(Step::Waited),
+                };
                 continue;
             };
             if let Some(event) = message.event() {
@@ -111,11 +127,25 @@ impl Session {
         }
     }
 
-    /// Takes no more than the range can hold, so that the rest stays in the client's queue.
-    fn refill(&mut self, end: i64, wait: Duration) {
+    /// Takes what is there, but no more than the range can hold: the rest stays in the client's queue.
+    fn refill(&mut self, end: i64) {
         let most = usize::try_from(end - self.next.unwrap_or_default()).unwrap_or(1).clamp(1, BATCH);
-        self.queue.take(most, wait, &mut self.pending);
+        self.queue.take(most, Duration::ZERO, &mut self.pending);
         self.pending.reverse();
+    }
+
+    /// Whether the client has passed `end` over a transaction marker, which it gives to nobody. The end of
+    /// the partition would say so too, but only after the broker has waited for more.
+    ///
+    /// Only while nothing is pending. The end-of-partition event at E moves the client's position to E + 1
+    /// although E is yet to come, so that one value says nothing.
+    fn passed(&self, end: i64) -> bool {
+        let Ok(positions) = self.consumer.position() else { return false };
+        let here = |position: &TopicPartitionListElem<'_>| position.partition() == self.partition;
+        match positions.elements().iter().find(|position| here(position)).map(|found| found.offset()) {
+            Some(Offset::Offset(position)) => position >= end && position > self.ended_at + 1,
+            _ => false,
+        }
     }
 
     fn heed(&mut self, options: &KafkaOptions, message: &Message, event: RDKafkaErrorCode) -> Result<()> {

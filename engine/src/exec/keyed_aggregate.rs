@@ -238,6 +238,8 @@ impl Bucket {
         let scope = &self.spec.scope;
         let store = StateStore::new(&self.services, scope)?;
         let new: Vec<RecordBatch> = left.try_collect().await.map_err(from_datafusion)?;
+        // A row of overlapping windows comes for all of them; those that are closed already stay closed.
+        let (_, new) = self.split(&new, scope.late_before_ms.unwrap_or(i64::MIN))?;
         let old = self.open_groups(&store, &before).await?;
 
         let merged = self.merge_groups(&old, &new).await?;

@@ -49,13 +49,13 @@ mod tests {
     #[test]
     fn what_was_set_arrives() {
         let mut here = ConfigOptions::default();
-        here.execution.batch_size = 77;
+        here.set("datafusion.execution.batch_size", "77").unwrap();
         here.execution.time_zone = Some("Europe/Wien".to_owned());
         let carried = Carried::of(&here);
         assert!(carried.settings.is_ascii());
         let mut there = ConfigOptions::default();
         carried.apply(&mut there).unwrap();
-        assert_eq!(there.execution.batch_size, 77);
+        assert_eq!(there.execution.batch_size.get(), 77);
         assert_eq!(there.execution.time_zone.as_deref(), Some("Europe/Wien"));
     }
 }

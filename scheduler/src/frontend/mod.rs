@@ -1,4 +1,24 @@
-//! Between clients and engines: sessions, admission and the choice of the engine.
+//! Between clients and engines: sessions, statements, jobs, and the choice of the engine.
+//!
+//! ```text
+//! gateway, shell ─▶ SqlFrontend ─┬─ queries, INSERT, EXPLAIN ─▶ Runner   ─▶ engine
+//!                                ├─ CREATE, DROP             ─▶ Definer  ─▶ journal, catalog
+//!                                └─ pipelines, loads         ─▶ Operator ─▶ Pipelines, Loads
+//! ```
 
+mod answers;
 pub mod api;
+mod define;
+mod definitions;
+mod jobs;
+mod load_query;
+mod operate;
 pub mod params;
+mod query;
+mod service;
+mod session;
+mod start;
+mod system;
+
+pub use service::SqlFrontend;
+pub use start::{Node, NodeOptions};

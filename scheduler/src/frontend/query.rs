@@ -8,6 +8,7 @@ use crate::engines::{Engines, Traits};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
@@ -126,11 +127,16 @@ impl Runner {
     }
 }
 
-pub(super) async fn physical(session: &Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    session.state.create_physical_plan(plan).await.map_err(from_datafusion)
+async fn physical(session: &Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    physical_plan(&session.state, plan).await
 }
 
-fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
+pub(super) async fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    state.create_physical_plan(plan).await.map_err(from_datafusion)
+}
+
+/// What the choice of the engine needs to know.
+pub(super) fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
     let mut local_only = Some("it reads nothing that is stored");
     let mut forbidden = None;
     let mut bytes = None;

@@ -7,8 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{
-    GetCatalogsBuilder, GetTableTypesBuilder, SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo,
-    XdbcTypeInfoData, XdbcTypeInfoDataBuilder,
+    GetCatalogsBuilder, SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo, XdbcTypeInfoData,
+    XdbcTypeInfoDataBuilder,
 };
 use arrow_flight::sql::{
     Command, Nullable, Searchable, SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity,
@@ -87,8 +87,8 @@ impl Facts {
                 }
                 builder.build()
             }
-            Command::CommandGetTableTypes(_) => {
-                let mut builder = GetTableTypesBuilder::new();
+            Command::CommandGetTableTypes(command) => {
+                let mut builder = command.into_builder();
                 TABLE_TYPES.iter().for_each(|name| builder.append(name));
                 builder.build()
             }

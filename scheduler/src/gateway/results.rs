@@ -1,8 +1,9 @@
 //! Answers between the call that starts a statement and the call that fetches it.
 
 use crate::frontend::api::{Answer, AnswerKind};
-use dashmap::DashMap;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::EngineKind;
@@ -38,17 +39,16 @@ struct Waiting {
 
 /// Answers by job; each can be taken once, by the user who asked.
 #[derive(Default)]
-pub(super) struct Results(DashMap<JobId, Waiting>);
+pub(super) struct Results(Mutex<HashMap<JobId, Waiting>>);
 
 impl Results {
     pub(super) fn keep(&self, user: &str, answer: Answer) {
         let waiting = Waiting { user: user.to_owned(), since: Instant::now(), answer };
-        self.0.insert(waiting.answer.job.clone(), waiting);
+        self.0.lock().insert(waiting.answer.job.clone(), waiting);
     }
 
     pub(super) fn take(&self, user: &str, job: &JobId) -> Result<Answer> {
-        let taken = self.0.remove_if(job, |_, waiting| waiting.user == user);
-        taken.map(|(_, waiting)| waiting.answer).ok_or_else(|| {
+        self.remove(user, job).ok_or_else(|| {
             Error::new(Code::UnknownObject, format!("no result of `{job}` is waiting"))
                 .hint("a result can be fetched once, within five minutes; run the statement again")
         })
@@ -56,10 +56,18 @@ impl Results {
 
     /// Forgets the answer, if it waits.
     pub(super) fn discard(&self, user: &str, job: &JobId) -> bool {
-        self.0.remove_if(job, |_, waiting| waiting.user == user).is_some()
+        self.remove(user, job).is_some()
+    }
+
+    fn remove(&self, user: &str, job: &JobId) -> Option<Answer> {
+        let mut waiting = self.0.lock();
+        if waiting.get(job)?.user != user {
+            return None;
+        }
+        waiting.remove(job).map(|waiting| waiting.answer)
     }
 
     pub(super) fn sweep(&self) {
-        self.0.retain(|_, waiting| waiting.since.elapsed() < UNFETCHED);
+        self.0.lock().retain(|_, waiting| waiting.since.elapsed() < UNFETCHED);
     }
 }

@@ -6,7 +6,7 @@
 use super::status::to_status;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use arrow_flight::FlightData;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -88,6 +88,7 @@ pub(super) fn encode_batch(batch: RecordBatch) -> impl Stream<Item = Result<Flig
 mod tests {
     use super::*;
     use arrow::array::{ArrayRef, StringArray, StringViewArray};
+    use arrow::datatypes::Field;
 
     #[test]
     fn views_and_dictionaries_become_plain() {

@@ -50,10 +50,7 @@ impl Schedule {
             Error::new(Code::InvalidStatement, format!("`{cron}` is no cron expression: {error}"))
                 .hint("minute hour day month weekday, e.g. '5 * * * *' for five past every hour")
         })?;
-        let zone = Tz::from_str(time_zone).map_err(|_| {
-            Error::new(Code::InvalidStatement, format!("no time zone `{time_zone}`"))
-                .suggest(time_zone, chrono_tz::TZ_VARIANTS.iter().map(Tz::name))
-        })?;
+        let zone = Tz::from_str(time_zone).map_err(|_| no_zone(time_zone))?;
         let schedule = Self { cron: parsed, zone };
         // A schedule such as 30 February parses, and never fires.
         schedule.fire_after(DateTime::UNIX_EPOCH)?;
@@ -108,6 +105,16 @@ impl Schedule {
             }
         }
         Ok(intervals)
+    }
+}
+
+/// There are 600 zones: only one that is near is named.
+fn no_zone(name: &str) -> Error {
+    let names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+    let error = Error::new(Code::InvalidStatement, format!("no time zone `{name}`")).suggest(name, names);
+    match &error.hint {
+        Some(hint) if hint.starts_with("did you mean") => error,
+        _ => error.hint("an IANA name, e.g. 'UTC' or 'Europe/Berlin'"),
     }
 }
 
@@ -294,5 +301,7 @@ mod tests {
         }
         let error = Schedule::parse("5 * * * *", "Europe/Berln").unwrap_err();
         assert_eq!(error.hint.as_deref(), Some("did you mean `Europe/Berlin`?"));
+        let error = Schedule::parse("5 * * * *", "Middle-earth standard time").unwrap_err();
+        assert!(error.hint.unwrap().starts_with("an IANA name"));
     }
 }

@@ -1,6 +1,6 @@
 //! What a load is, as the journal keeps it under `load/{name}`.
 
-use super::schedule::Schedule;
+use super::schedule::{Interval, Schedule};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -84,6 +84,14 @@ pub struct Load {
 }
 
 impl Load {
+    /// The newest interval of its schedule that is over; `None` without a schedule.
+    pub fn newest_interval(&self, now: DateTime<Utc>) -> Result<Option<Interval>> {
+        let Some(schedule) = self.spec.schedule()? else { return Ok(None) };
+        let to = schedule.fire_at_or_before(now)?;
+        let from = schedule.fire_at_or_before(to - chrono::TimeDelta::milliseconds(1))?;
+        Interval::new(from, to).map(Some)
+    }
+
     /// The next time at which the load runs by itself.
     pub fn next_fire(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
         match self.spec.schedule()? {

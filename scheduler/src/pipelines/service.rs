@@ -129,7 +129,7 @@ impl Pipelines {
     }
 
     /// Stops the pipeline and forgets it. Its tables stay.
-    pub async fn drop(&self, name: &str) -> Result<PipelineRecord> {
+    pub async fn remove(&self, name: &str) -> Result<PipelineRecord> {
         let _changing = self.changing.lock().await;
         let record = self.record(name)?;
         self.halt(name).await;

@@ -19,18 +19,18 @@ use tidemill_scheduler::frontend::params::{bind, parameters};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
-pub struct PlainFrontend {
+pub(crate) struct PlainFrontend {
     sessions: DashMap<String, SessionContext>,
     jobs: Arc<DashMap<JobId, (CancellationToken, Arc<AtomicU64>)>>,
     next: AtomicUsize,
 }
 
 impl PlainFrontend {
-    pub fn open_sessions(&self) -> usize {
+    pub(crate) fn open_sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    pub fn running_jobs(&self) -> usize {
+    pub(crate) fn running_jobs(&self) -> usize {
         self.jobs.len()
     }
 

@@ -3,7 +3,6 @@
 use crate::statement::{TableDef, TableFormat};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::GetExt;
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::SessionState;
@@ -39,7 +38,11 @@ pub(super) async fn infer_schema(state: &SessionState, table: &TableDef) -> Resu
 }
 
 /// The table over the files as they are when it is scanned.
-pub(super) fn open(state: &SessionState, table: &TableDef, schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
+pub(super) fn open(
+    state: &SessionState,
+    table: &TableDef,
+    schema: SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
     let config = ListingTableConfig::new(listing_url(table)?)
         .with_listing_options(listing_options(state, table)?)
         .with_schema(schema);
@@ -54,8 +57,11 @@ fn without_partitions(schema: &Schema, partitions: &Schema) -> SchemaRef {
 
 fn listing_url(table: &TableDef) -> Result<ListingTableUrl> {
     if table.location.contains('*') {
-        return Err(Error::new(Code::Unsupported, format!("`{}`: patterns are not supported", table.location))
-            .hint("name a file, or the folder that holds the files"));
+        return Err(Error::new(
+            Code::Unsupported,
+            format!("`{}`: patterns are not supported", table.location),
+        )
+        .hint("name a file, or the folder that holds the files"));
     }
     let url = store::location(&table.location)?;
     // DataFusion takes a URL without a trailing slash for a file.
@@ -65,7 +71,9 @@ fn listing_url(table: &TableDef) -> Result<ListingTableUrl> {
 
 fn is_file(table: &TableDef) -> bool {
     let last = table.location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    format_of(last).is_some() && !table.location.ends_with('/') && !std::path::Path::new(&table.location).is_dir()
+    format_of(last).is_some()
+        && !table.location.ends_with('/')
+        && !std::path::Path::new(&table.location).is_dir()
 }
 
 fn listing_options(state: &SessionState, table: &TableDef) -> Result<ListingOptions> {

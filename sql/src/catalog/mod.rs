@@ -16,6 +16,9 @@ mod schema;
 mod system;
 mod views;
 
+#[cfg(test)]
+mod tests;
+
 pub use definitions::Change;
 pub use provider::Catalog;
 pub use system::SystemTables;

@@ -195,12 +195,6 @@ impl<'a> Cursor<'a> {
         Ok((result, self.text.get(start..end).unwrap_or_default().trim_end().to_owned()))
     }
 
-    /// The tokens that are left, for another parser.
-    pub(crate) fn into_rest(self) -> Vec<TokenWithSpan> {
-        let index = self.parser.index();
-        self.parser.into_tokens().split_off(index)
-    }
-
     pub(crate) fn sqlparser<T>(
         &mut self,
         read: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,

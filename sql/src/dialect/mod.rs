@@ -19,7 +19,6 @@ pub(crate) use cursor::Cursor;
 pub(crate) use interval::interval_ms;
 pub(crate) use options::{OptionReader, duration_ms};
 pub use split::split;
-pub(crate) use syntax::from_parser;
 pub use types::TidemillTypes;
 pub(crate) use types::{column_schema, normalize};
 

@@ -22,15 +22,17 @@ pub fn split(text: &str) -> Vec<(usize, String)> {
                 }
             }
             Token::Whitespace(_) => {}
-            _ if start.is_none() => start = Some((places.line(token.span.start), places.offset(token.span.start))),
+            _ if start.is_none() => {
+                start = Some((places.line(token.span.start), places.offset(token.span.start)))
+            }
             _ => {}
         }
     }
     if read.is_err() && start.is_none() {
         // What cannot be read begins where the last token ends.
-        start = tokens.last().map_or(Some((1, 0)), |token| {
-            Some((places.line(token.span.end), places.offset(token.span.end)))
-        });
+        start = tokens
+            .last()
+            .map_or(Some((1, 0)), |token| Some((places.line(token.span.end), places.offset(token.span.end))));
     }
     if let Some((line, offset)) = start {
         statements.push((line, text[offset..].trim().to_owned()));
@@ -76,7 +78,8 @@ mod tests {
 
     #[test]
     fn quotes_comments_and_dollars_hide_semicolons() {
-        let script = "-- first; comment\nSELECT ';' AS \"a;b\"; /* ; */\n\nSELECT $$x;y$$ ;;\n SELECT 'ü;' -- end;";
+        let script =
+            "-- first; comment\nSELECT ';' AS \"a;b\"; /* ; */\n\nSELECT $$x;y$$ ;;\n SELECT 'ü;' -- end;";
         assert_eq!(
             split(script),
             vec![

@@ -71,10 +71,7 @@ mod tests {
             ParserError::ParserError("Expected: identifier, found: , at Line: 2, Column: 6".to_owned()),
         );
         assert_eq!(error.code, Code::Syntax);
-        assert_eq!(
-            error.message,
-            "expected identifier, found ,, at line 2, column 6\n  FROM ,\n       ^"
-        );
+        assert_eq!(error.message, "expected identifier, found ,, at line 2, column 6\n  FROM ,\n       ^");
     }
 
     #[test]

@@ -146,7 +146,9 @@ mod tests {
         assert_eq!(schema.field(2).data_type(), &DataType::Utf8);
         let DataType::Struct(fields) = schema.field(3).data_type() else { panic!("{schema}") };
         assert_eq!(fields[1].data_type(), &instant);
-        assert!(matches!(schema.field(4).data_type(), DataType::List(item) if item.data_type() == &DataType::Int32));
+        assert!(
+            matches!(schema.field(4).data_type(), DataType::List(item) if item.data_type() == &DataType::Int32)
+        );
         assert_eq!(schema.field(5).name(), "f");
     }
 

@@ -3,4 +3,7 @@
 mod spark;
 mod windows;
 
+#[cfg(test)]
+mod tests;
+
 pub use windows::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};

@@ -189,7 +189,8 @@ impl Input {
         if let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = table
             && single_name(name).is_some_and(|name| name.eq_ignore_ascii_case("deduplicate"))
         {
-            let args = list.args.iter().map(|arg| argument("DEDUPLICATE", arg)).collect::<Result<Vec<_>>>()?;
+            let args =
+                list.args.iter().map(|arg| argument("DEDUPLICATE", arg)).collect::<Result<Vec<_>>>()?;
             return Self::deduplicated(&args, time_column, alias);
         }
         let source = table_parts(table)?;
@@ -240,7 +241,9 @@ impl Input {
 /// A name of one part, as it was written.
 pub(super) fn single_name(name: &ObjectName) -> Option<&str> {
     match name.0.as_slice() {
-        [part] => part.as_ident().filter(|ident| ident.quote_style.is_none()).map(|ident| ident.value.as_str()),
+        [part] => {
+            part.as_ident().filter(|ident| ident.quote_style.is_none()).map(|ident| ident.value.as_str())
+        }
         _ => None,
     }
 }
@@ -261,8 +264,9 @@ fn table_parts(table: &Expr) -> Result<Vec<String>> {
     match table {
         Expr::Identifier(ident) => Ok(vec![normalize(ident.clone())]),
         Expr::CompoundIdentifier(parts) => Ok(parts.iter().cloned().map(normalize).collect()),
-        other => Err(Error::new(Code::Unsupported, format!("`{other}` is no table's name"))
-            .hint("name a table, view or source, or write DEDUPLICATE(table, key, …); conditions belong in WHERE")),
+        other => Err(Error::new(Code::Unsupported, format!("`{other}` is no table's name")).hint(
+            "name a table, view or source, or write DEDUPLICATE(table, key, …); conditions belong in WHERE",
+        )),
     }
 }
 
@@ -270,9 +274,7 @@ fn table_parts(table: &Expr) -> Result<Vec<String>> {
 fn column(expr: &Expr) -> Result<String> {
     match expr {
         Expr::Identifier(ident) => Ok(normalize(ident.clone())),
-        Expr::CompoundIdentifier(parts) if !parts.is_empty() => {
-            Ok(normalize(parts[parts.len() - 1].clone()))
-        }
+        Expr::CompoundIdentifier(parts) if !parts.is_empty() => Ok(normalize(parts[parts.len() - 1].clone())),
         other => Err(Error::new(Code::InvalidStatement, format!("`{other}` is no column"))
             .hint("a window's time and a duplicate's key are plain columns of the table")),
     }

@@ -30,9 +30,5 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<CreateC
         return Err(Error::new(Code::BadOption, "missing option `connector`")
             .hint("such as WITH (connector = 'clickhouse', …)"));
     };
-    Ok(CreateConnection {
-        or_replace,
-        if_not_exists,
-        connection: ConnectionDef { name, connector, options },
-    })
+    Ok(CreateConnection { or_replace, if_not_exists, connection: ConnectionDef { name, connector, options } })
 }

@@ -33,7 +33,8 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Con
             cursor.expect(&["PIPELINE"])?;
             let target = ControlTarget::Pipeline(cursor.table_name(default_schema)?);
             if !cursor.take(&["WITH", "DRAIN"]) {
-                let hint = "STOP PIPELINE name WITH DRAIN closes all windows; PAUSE PIPELINE name keeps them open";
+                let hint =
+                    "STOP PIPELINE name WITH DRAIN closes all windows; PAUSE PIPELINE name keeps them open";
                 return Err(cursor.expected("`WITH DRAIN`").hint(hint));
             }
             return Ok(Control { action: ControlAction::Drain, target });

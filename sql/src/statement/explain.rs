@@ -28,6 +28,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Exp
     if planned {
         return Ok(Explain { analyze, verbose, statement: Box::new(statement) });
     }
-    Err(Error::new(Code::Unsupported, "there is no plan of this statement to explain")
-        .hint("EXPLAIN takes queries, INSERT and CREATE TABLE … AS; without ANALYZE also CREATE STREAMING TABLE"))
+    Err(Error::new(Code::Unsupported, "there is no plan of this statement to explain").hint(
+        "EXPLAIN takes queries, INSERT and CREATE TABLE … AS; without ANALYZE also CREATE STREAMING TABLE",
+    ))
 }

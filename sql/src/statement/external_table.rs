@@ -49,14 +49,18 @@ pub(super) fn parse(
     let options = if cursor.take(&["OPTIONS"]) { cursor.options()? } else { BTreeMap::new() };
 
     if format == TableFormat::Delta && (declared.is_some() || !partition_by.is_empty()) {
-        return Err(Error::new(Code::InvalidStatement, "a Delta table knows its columns and partitions itself")
-            .hint("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '…'"));
+        return Err(Error::new(
+            Code::InvalidStatement,
+            "a Delta table knows its columns and partitions itself",
+        )
+        .hint("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '…'"));
     }
     // Partition columns come from the folders' names, not from the files.
     let in_files = |schema: Schema| {
-        let fields = schema.fields().iter().filter(|field| {
-            partition_by.iter().all(|partition: &FieldRef| partition.name() != field.name())
-        });
+        let fields = schema
+            .fields()
+            .iter()
+            .filter(|field| partition_by.iter().all(|partition: &FieldRef| partition.name() != field.name()));
         Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
     };
     let table = TableDef {

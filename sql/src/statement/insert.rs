@@ -83,3 +83,49 @@ impl Insert {
         Ok(self.columns.iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Statement, parse, plan_query};
+    use arrow::datatypes::{DataType, Field};
+    use arrow::util::pretty::pretty_format_batches;
+    use datafusion::prelude::SessionContext;
+
+    async fn insert(text: &str) -> Result<String> {
+        let table = Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("name", DataType::Utf8, true),
+            Field::new("price", DataType::Decimal128(10, 2), true),
+        ]);
+        let Statement::Insert(insert) = parse(text, "public")? else { panic!("{text}") };
+        let context = SessionContext::new();
+        let plan = insert.align(plan_query(&context.state(), insert.query.clone()).await?, &table)?;
+        let names: Vec<&String> = plan.schema().fields().iter().map(|field| field.name()).collect();
+        assert_eq!(names, ["id", "name", "price"]);
+        let batches = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+        for (field, expected) in batches[0].schema().fields().iter().zip(table.fields()) {
+            assert_eq!(field.data_type(), expected.data_type());
+        }
+        let text = pretty_format_batches(&batches).unwrap().to_string();
+        Ok(text.lines().nth(3).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    #[tokio::test]
+    async fn values_come_under_their_columns_by_position() {
+        assert_eq!(insert("INSERT INTO t VALUES (1, 'a', 2.5)").await.unwrap(), "| 1 | a | 2.50 |");
+        let reordered = "INSERT INTO t (price, id) SELECT 2 AS id, 7 AS price";
+        assert_eq!(insert(reordered).await.unwrap(), "| 7 | | 2.00 |");
+    }
+
+    #[tokio::test]
+    async fn says_what_does_not_fit() {
+        let code = async |text: &str| insert(text).await.unwrap_err().code;
+        assert_eq!(code("INSERT INTO t VALUES (1, 'a')").await, Code::InvalidStatement);
+        assert_eq!(code("INSERT INTO t (name) VALUES ('a')").await, Code::InvalidStatement, "id is NOT NULL");
+        assert_eq!(code("INSERT INTO t (id, id) VALUES (1, 2)").await, Code::InvalidStatement);
+        let error = insert("INSERT INTO t (id, nam) VALUES (1, 'a')").await.unwrap_err();
+        assert_eq!((error.code, error.hint.as_deref()), (Code::UnknownColumn, Some("did you mean `name`?")));
+        assert_eq!(code("INSERT INTO t (id) SELECT [1, 2]").await, Code::TypeMismatch);
+    }
+}

@@ -120,8 +120,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, or_replace: bool, default_schema: &
 fn schedule(cursor: &mut Cursor<'_>) -> Result<Schedule> {
     cursor.expect(&["CRON"])?;
     let cron = cursor.string()?;
-    let time_zone =
-        if cursor.take(&["AT", "TIME", "ZONE"]) { cursor.string()? } else { "UTC".to_owned() };
+    let time_zone = if cursor.take(&["AT", "TIME", "ZONE"]) { cursor.string()? } else { "UTC".to_owned() };
     Ok(Schedule { cron, time_zone })
 }
 
@@ -179,13 +178,32 @@ mod tests {
         let load = create(LOAD).unwrap();
         let schedule = Schedule { cron: "5 * * * *".to_owned(), time_zone: "Europe/Berlin".to_owned() };
         assert_eq!(load.schedule, Some(schedule));
-        assert_eq!((load.connection.as_str(), load.target.join(".").as_str()), ("warehouse", "analytics.revenue"));
+        assert_eq!(
+            (load.connection.as_str(), load.target.join(".").as_str()),
+            ("warehouse", "analytics.revenue")
+        );
         assert_eq!((load.retries, load.chunk_rows), (Some(3), Some(1_000)));
         assert_eq!(load.options["format"], "parquet");
         let json = serde_json::to_string(&load).unwrap();
         let back: LoadDef = serde_json::from_str(&json).unwrap();
         assert_eq!(back, load);
         assert!(back.parse_query().unwrap().to_string().contains(":from"));
+    }
+
+    #[tokio::test]
+    async fn an_interval_takes_the_place_of_from_and_to() {
+        let context = datafusion::prelude::SessionContext::new();
+        let query = parse_query(
+            "SELECT a FROM (VALUES (1, TIMESTAMP '2026-01-01T00:00:00'), (2, TIMESTAMP '2026-01-01T01:00:00')) \
+             AS t(a, ts) WHERE ts >= :from AND ts < :to",
+        )
+        .unwrap();
+        let plan = crate::plan_query(&context.state(), query).await.unwrap();
+        let from = instant("2026-01-01").unwrap();
+        let plan = LoadDef::bind(plan, from, from + chrono::TimeDelta::hours(1)).unwrap();
+        let batches = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+        let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+        assert_eq!(rows, 1, "the end is not in the interval");
     }
 
     #[test]
@@ -196,7 +214,9 @@ mod tests {
     #[test]
     fn runs_over_an_interval() {
         let run = |text: &str| match parse(text, "public") {
-            Ok(Statement::RunLoad(run)) => Ok(run.interval.map(|(from, to)| (from.to_rfc3339(), to.to_rfc3339()))),
+            Ok(Statement::RunLoad(run)) => {
+                Ok(run.interval.map(|(from, to)| (from.to_rfc3339(), to.to_rfc3339())))
+            }
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.code),
         };

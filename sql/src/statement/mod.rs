@@ -15,6 +15,9 @@ mod source;
 mod table;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use connection::{ConnectionDef, CreateConnection};
 pub use control::{Control, ControlAction, ControlTarget};
 pub use drop::{Drop, ObjectKind};

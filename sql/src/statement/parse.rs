@@ -16,9 +16,29 @@ const LEADING: &[&str] = &[
 
 /// Words that begin statements elsewhere: refused as unsupported, not as misspelt.
 const ELSEWHERE: &[&str] = &[
-    "ALTER", "ANALYZE", "BEGIN", "CALL", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DELETE", "EXECUTE",
-    "GRANT", "KILL", "MERGE", "OPTIMIZE", "PREPARE", "RESTORE", "REVOKE", "ROLLBACK", "START", "TRUNCATE",
-    "UPDATE", "USE", "VACUUM",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "DEALLOCATE",
+    "DELETE",
+    "EXECUTE",
+    "GRANT",
+    "KILL",
+    "MERGE",
+    "OPTIMIZE",
+    "PREPARE",
+    "RESTORE",
+    "REVOKE",
+    "ROLLBACK",
+    "START",
+    "TRUNCATE",
+    "UPDATE",
+    "USE",
+    "VACUUM",
 ];
 
 /// Parses one statement; a semicolon may end it. Unqualified names are taken from `default_schema`.

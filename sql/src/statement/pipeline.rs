@@ -94,8 +94,7 @@ const DEFAULT_TRIGGER: Trigger = Trigger::EveryMs(1_000);
 pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<CreateStreamingTable> {
     let if_not_exists = cursor.take(&["IF", "NOT", "EXISTS"]);
     let name = cursor.table_name(default_schema)?;
-    let expectations =
-        if cursor.peek_is(&Token::LParen) { cursor.list(expectation)? } else { Vec::new() };
+    let expectations = if cursor.peek_is(&Token::LParen) { cursor.list(expectation)? } else { Vec::new() };
     let partition_by = match cursor.take(&["PARTITIONED", "BY"]) {
         true => cursor.idents_in_parentheses()?,
         false => Vec::new(),
@@ -189,7 +188,9 @@ mod tests {
         assert_eq!(pipeline.partition_by, ["day"]);
         assert_eq!(pipeline.trigger, Trigger::EveryMs(2_000));
         assert_eq!(pipeline.buckets, Some(8));
-        assert!(pipeline.query.starts_with("SELECT window_start") && pipeline.query.ends_with("window_start"));
+        assert!(
+            pipeline.query.starts_with("SELECT window_start") && pipeline.query.ends_with("window_start")
+        );
         let json = serde_json::to_string(&pipeline).unwrap();
         let back: PipelineDef = serde_json::from_str(&json).unwrap();
         assert_eq!(back, pipeline);
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn says_everything_that_is_wrong_with_the_options() {
-        let text = REVENUE.replace("trigger = '2 seconds', buckets = '8'", "tigger = '1 second', buckets = 0");
+        let text =
+            REVENUE.replace("trigger = '2 seconds', buckets = '8'", "tigger = '1 second', buckets = 0");
         let error = create(&text).unwrap_err();
         assert_eq!(error.code, Code::BadOption);
         assert!(error.message.contains("did you mean `trigger`?"), "{error}");

@@ -10,7 +10,6 @@
 use crate::dialect::{Cursor, column_schema, interval_ms, normalize};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, ColumnDef, Expr};
-use datafusion::sql::sqlparser::tokenizer::Token;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result, SourceSpec};
@@ -111,7 +110,8 @@ fn watermark(schema: &Schema, column: &str, expr: &Expr) -> Result<Watermark> {
         let message = format!("WATERMARK: `{column}` is {}, not TIMESTAMP", field.data_type());
         return Err(Error::new(Code::TypeMismatch, message));
     }
-    let is_column = |expr: &Expr| matches!(expr, Expr::Identifier(ident) if normalize(ident.clone()) == column);
+    let is_column =
+        |expr: &Expr| matches!(expr, Expr::Identifier(ident) if normalize(ident.clone()) == column);
     let delay_ms = match expr {
         expr if is_column(expr) => 0,
         Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => interval_ms(right)?,

@@ -7,7 +7,7 @@
 
 use crate::TableName;
 use crate::dialect::{Cursor, OptionReader, column_schema};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,8 @@ pub struct CreateTable {
     pub query: Option<Box<Query>>,
 }
 
-/// A table as the journal keeps it. Delta tables at their place under the lake root need no entry.
+/// A table as the journal keeps it. A Delta table at its place under the lake root can be read without an
+/// entry, but is not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDef {
     pub name: TableName,
@@ -44,6 +45,21 @@ pub struct TableDef {
     pub partition_by: SchemaRef,
     /// Options of the format, such as `format.has_header`.
     pub options: BTreeMap<String, String>,
+}
+
+impl TableDef {
+    /// A table of ours.
+    pub fn delta(name: TableName, location: String) -> Self {
+        Self {
+            name,
+            format: TableFormat::Delta,
+            location,
+            external: false,
+            schema: None,
+            partition_by: Arc::new(Schema::empty()),
+            options: BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +129,8 @@ mod tests {
         let table = create("CREATE TABLE t (a INT NOT NULL, day DATE) PARTITIONED BY (day)").unwrap();
         assert_eq!(table.partition_by, ["day"]);
         assert!(table.query.is_none());
-        let table = create("CREATE OR REPLACE TABLE s.t WITH (location = 's3://b/t') AS SELECT 1 AS a").unwrap();
+        let table =
+            create("CREATE OR REPLACE TABLE s.t WITH (location = 's3://b/t') AS SELECT 1 AS a").unwrap();
         assert_eq!((table.name, table.or_replace), (TableName::new("s", "t"), true));
         assert_eq!(table.location.as_deref(), Some("s3://b/t"));
         assert!(table.schema.is_none() && table.query.is_some());

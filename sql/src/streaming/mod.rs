@@ -13,4 +13,4 @@ mod provider;
 mod shape;
 
 pub use definition::StreamingDefinition;
-pub use planner::{EpochInput, EpochPlan, check_definition, plan_epoch};
+pub use planner::{EpochInput, EpochPlan, check_definition, explain_definition, plan_epoch, sources};

@@ -3,6 +3,7 @@
 use super::provider::IngestTable;
 use super::shape;
 use super::StreamingDefinition;
+use crate::dialect::normalize;
 use crate::functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
 use crate::statement::{OnViolation, SourceDef};
 use arrow::datatypes::SchemaRef;
@@ -12,8 +13,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement};
-use std::collections::BTreeMap;
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, visit_relations};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemill_core::epoch::StateRef;
 use tidemill_core::{Code, Epoch, Error, PipelineId, Result, SinkSpec, SplitRange, WriteScope};
@@ -78,26 +80,54 @@ pub async fn plan_epoch(
 
 /// Checks the whole definition by planning an epoch that reads nothing, and gives the table's schema.
 pub async fn check_definition(base: &SessionState, definition: &StreamingDefinition) -> Result<SchemaRef> {
-    let nowhere = SinkSpec { connector: String::new(), target: String::new(), options: BTreeMap::new() };
-    let input = EpochInput {
-        scope: EpochScope {
+    let input = EpochInput::nothing();
+    plan_epoch(base, definition, &input).await?;
+    Ok(plan_query(base, definition, &input).await?.plan.schema())
+}
+
+/// The plan of an epoch that reads nothing, for EXPLAIN.
+pub async fn explain_definition(
+    base: &SessionState,
+    definition: &StreamingDefinition,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    Ok(plan_epoch(base, definition, &EpochInput::nothing()).await?.plan)
+}
+
+impl EpochInput {
+    fn nothing() -> Self {
+        let nowhere = SinkSpec { connector: String::new(), target: String::new(), options: BTreeMap::new() };
+        let scope = EpochScope {
             pipeline: PipelineId::new("check"),
             epoch: Epoch::NONE,
             attempt: "check".to_owned(),
             late_before_ms: None,
             close_before_ms: None,
-        },
-        ranges: Vec::new(),
-        state: Vec::new(),
-        table: nowhere.clone(),
-        dead_letters: nowhere,
-        state_deltas: 1,
-        single_writer: false,
-    };
-    let query = plan_query(base, definition, &input).await?;
-    let schema = query.plan.schema();
-    plan_epoch(base, definition, &input).await?;
-    Ok(schema)
+        };
+        Self {
+            scope,
+            ranges: Vec::new(),
+            state: Vec::new(),
+            table: nowhere.clone(),
+            dead_letters: nowhere,
+            state_deltas: 1,
+            single_writer: false,
+        }
+    }
+}
+
+/// Names of everything that a query reads, as it was written.
+pub fn sources(query: &Query) -> Result<Vec<String>> {
+    let mut query = query.clone();
+    rewrite_windows(&mut query, RewriteFor::Stream)?;
+    let with = query.with.iter().flat_map(|with| &with.cte_tables);
+    let local: Vec<String> = with.map(|cte| normalize(cte.alias.name.clone())).collect();
+    let mut names = BTreeSet::new();
+    let _ = visit_relations(&query, |relation| {
+        let last = relation.0.last().and_then(|part| part.as_ident()).cloned();
+        names.extend(last.map(normalize).filter(|name| !local.contains(name)));
+        ControlFlow::<()>::Continue(())
+    });
+    Ok(names.into_iter().collect())
 }
 
 struct PlannedQuery {
@@ -116,6 +146,8 @@ async fn plan_query(
     let window = window_of(&mut query)?;
     let source = &definition.source;
     let event_time = event_time(source, window.as_ref())?;
+    // HOP copies a row into each of its windows by UNNEST.
+    let unnests = matches!(window.as_ref().map(|window| window.kind), Some(WindowKind::Hop { .. }));
     let deduplicate_by = window.and_then(|window| window.dedup_key);
     let always = match (&deduplicate_by, &event_time) {
         (Some(key), Some(time)) => columns(source, key.iter().chain([&time.column]))?,
@@ -139,9 +171,9 @@ async fn plan_query(
     let state = context.state();
     let statement = Statement::Statement(Box::new(SqlStatement::Query(query)));
     let logical = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
-    shape::check(&logical)?;
+    shape::check(&logical, unnests)?;
     let logical = state.optimize(&logical).map_err(from_datafusion)?;
-    shape::check(&logical)?;
+    shape::check(&logical, unnests)?;
     let plan = state.query_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
     Ok(PlannedQuery { plan, event_time, deduplicate_by })
 }

@@ -6,7 +6,7 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::from_datafusion;
 
 /// Fails with `Code::Unsupported` for a plan that cannot be run epoch by epoch with the same result.
-pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
+pub(super) fn check(plan: &LogicalPlan, unnests: bool) -> Result<()> {
     let mut aggregates = 0;
     let mut scans = 0;
     let mut refused: Option<(&'static str, &'static str)> = None;
@@ -34,6 +34,7 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
                 Some(("a window function (OVER)", "use TUMBLE or HOP with GROUP BY window_start"))
             }
             LogicalPlan::Union(_) => Some(("UNION", "create one streaming table for each part")),
+            LogicalPlan::Unnest(_) if unnests => None,
             LogicalPlan::Unnest(_) => Some(("UNNEST", "unnest when you query the table")),
             _ => Some(("this form of query", "SELECT … FROM source [WHERE] [GROUP BY window_start, …]")),
         };

@@ -1,0 +1,41 @@
+# What there is to do here; `make` alone shows it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test verify bench services-up services-down
+
+# Where cargo builds, as it would choose itself.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# For the program that a target runs: make demo ARGS='--seconds 20'
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## installs what the build needs from the system (Debian, Ubuntu), if it is missing
+	@deploy/setup.sh
+
+demo: setup ## the main job from end to end; STACK=1 on Apache Kafka, S3 and ClickHouse, with two executors
+	cargo build --release --locked -p tidemill
+ifeq ($(STACK),1)
+	deploy/demo-stack $(TARGET)/release/tidemill $(ARGS)
+else
+	$(TARGET)/release/tidemill demo $(ARGS)
+endif
+
+test: setup ## all tests; what needs a service that cannot be had is named as skipped
+	deploy/test $(ARGS)
+
+verify: setup ## formatting, lints, licences and advisories
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	deploy/deny
+
+bench: setup ## the benchmarks of benchmarks/
+	benchmarks/run $(ARGS)
+
+services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
+	deploy/services/up
+
+services-down: ## stops them; their data stays
+	deploy/services/down

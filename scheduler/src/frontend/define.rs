@@ -1,0 +1,249 @@
+//! CREATE and DROP of sources, connections, tables, views and schemas.
+
+use super::answers::nothing;
+use super::api::Answer;
+use super::definitions::{Definitions, IfThere, SchemaDef};
+use super::query::Runner;
+use super::session::Session;
+use arrow::datatypes::SchemaRef;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemill_core::{Code, ConnectorRegistry, Error, Result, SinkSpec, store};
+use tidemill_engine::{LakeFormat, TableOptions};
+use tidemill_sql::catalog::{Catalog, Change};
+use tidemill_sql::statement::{
+    ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable, CreateView,
+    Insert, SourceDef, TableDef, TableFormat, ViewDef,
+};
+use tidemill_sql::{TableName, plan_query};
+use url::Url;
+
+/// The sink that writes tables of the lake.
+const LAKE_SINK: &str = "delta";
+
+/// Changes definitions, in the journal first and then in the catalog.
+#[derive(Clone, Debug)]
+pub(super) struct Definer {
+    pub(super) definitions: Definitions,
+    pub(super) catalog: Catalog,
+    pub(super) lake: Arc<dyn LakeFormat>,
+    pub(super) connectors: ConnectorRegistry,
+}
+
+impl Definer {
+    /// Fills the catalog from the journal.
+    pub(super) async fn load(&self) -> Result<()> {
+        for table in self.definitions.all::<TableDef>().await? {
+            self.catalog.apply(Change::PutTable(table));
+        }
+        for view in self.definitions.all::<ViewDef>().await? {
+            self.catalog.apply(Change::PutView(view));
+        }
+        for schema in self.definitions.all::<SchemaDef>().await? {
+            self.catalog.apply(Change::PutSchema(schema.name));
+        }
+        for source in self.definitions.all::<SourceDef>().await? {
+            self.catalog.apply(Change::PutSource(source.name));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn source(&self, create: CreateSource) -> Result<Answer> {
+        // Faults in options show now, and so do a broker that does not answer and a topic that is not there.
+        let source = self.connectors.source(&create.source.spec)?;
+        source.available().await?;
+        let if_there = IfThere::of(create.or_replace, create.if_not_exists);
+        if self.definitions.put(&create.source, if_there).await? {
+            self.catalog.apply(Change::PutSource(create.source.name));
+        }
+        Ok(nothing())
+    }
+
+    pub(super) async fn connection(&self, create: CreateConnection) -> Result<Answer> {
+        let connector = &create.connection.connector;
+        if !self.connectors.sink_names().any(|name| name == connector) {
+            return Err(Error::new(Code::BadOption, format!("no sink connector `{connector}`"))
+                .suggest(connector, self.connectors.sink_names()));
+        }
+        let if_there = IfThere::of(create.or_replace, create.if_not_exists);
+        self.definitions.put(&create.connection, if_there).await?;
+        Ok(nothing())
+    }
+
+    pub(super) async fn view(&self, create: CreateView) -> Result<Answer> {
+        self.catalog.check_view(&create.view).await?;
+        let if_there = IfThere::of(create.or_replace, create.if_not_exists);
+        if self.definitions.put(&create.view, if_there).await? {
+            self.catalog.apply(Change::PutView(create.view));
+        }
+        Ok(nothing())
+    }
+
+    pub(super) async fn schema(&self, create: CreateSchema) -> Result<Answer> {
+        let definition = SchemaDef { name: create.name.clone() };
+        if self.definitions.put(&definition, IfThere::of(false, create.if_not_exists)).await? {
+            self.catalog.apply(Change::PutSchema(create.name));
+        }
+        Ok(nothing())
+    }
+
+    pub(super) async fn external_table(&self, create: CreateExternalTable) -> Result<Answer> {
+        let table = self.catalog.complete(create.table).await?;
+        self.put_table(table, IfThere::of(create.or_replace, create.if_not_exists)).await?;
+        Ok(nothing())
+    }
+
+    /// `CREATE TABLE`, with or without a query.
+    pub(super) async fn table(
+        &self,
+        runner: &Runner,
+        session: &Session,
+        sql: &str,
+        create: CreateTable,
+    ) -> Result<Answer> {
+        if create.or_replace {
+            return Err(Error::new(Code::Unsupported, "CREATE OR REPLACE TABLE")
+                .hint("DROP TABLE it first, or use IF NOT EXISTS"));
+        }
+        let location = self.location(&create.name, create.location.as_deref())?;
+        let there = self.catalog.table(&create.name).is_some() || self.lake.exists(&location).await?;
+        if there && create.if_not_exists {
+            return Ok(nothing());
+        }
+        if there {
+            return Err(Error::new(Code::AlreadyExists, format!("there is a table `{}`", create.name))
+                .hint("use IF NOT EXISTS, or DROP TABLE it first"));
+        }
+        let plan = match &create.query {
+            Some(query) => Some(plan_query(&session.state, query.clone()).await?),
+            None => None,
+        };
+        let schema: SchemaRef = match (&create.schema, &plan) {
+            (Some(schema), _) => schema.clone(),
+            (None, Some(plan)) => Arc::new(plan.schema().as_arrow().clone()),
+            (None, None) => return Err(Error::internal("a table without columns")),
+        };
+        let options = TableOptions {
+            partition_by: create.partition_by.clone(),
+            comment: create.comment.clone(),
+            properties: Vec::new(),
+        };
+        self.lake.create(&location, schema.clone(), &options).await?;
+        self.put_table(delta_table(create.name.clone(), &location), IfThere::Fail).await?;
+        let Some(plan) = plan else { return Ok(nothing()) };
+        let insert = Insert { table: create.name, columns: Vec::new(), query: match create.query {
+            Some(query) => query,
+            None => return Ok(nothing()),
+        } };
+        let plan = insert.align(plan, &schema)?;
+        runner.write(session, sql, plan, lake_sink(&location)).await
+    }
+
+    /// Where an INSERT writes to, and the columns there.
+    pub(super) async fn insert_target(&self, name: &TableName) -> Result<(SinkSpec, SchemaRef)> {
+        let Some(provider) = self.catalog.open(name).await? else {
+            let names = self.catalog.names(&name.schema);
+            return Err(Error::new(Code::UnknownObject, format!("no table `{name}`"))
+                .suggest(&name.name, names.iter().map(String::as_str)));
+        };
+        let location = match self.catalog.table(name) {
+            Some(table) if table.format != TableFormat::Delta => {
+                return Err(Error::new(Code::Unsupported, format!("`{name}` is made of foreign files"))
+                    .hint("INSERT writes Delta tables: CREATE TABLE t AS SELECT * FROM it"));
+            }
+            Some(table) => store::location(&table.location)?,
+            None if self.catalog.view(name).is_some() => {
+                return Err(Error::new(Code::Unsupported, format!("`{name}` is a view"))
+                    .hint("INSERT into the table that it reads"));
+            }
+            None => self.catalog.default_location(name)?,
+        };
+        Ok((lake_sink(&location), provider.schema()))
+    }
+
+    pub(super) fn location(&self, name: &TableName, given: Option<&str>) -> Result<Url> {
+        match given {
+            Some(text) => store::location(text),
+            None => self.catalog.default_location(name),
+        }
+    }
+
+    pub(super) async fn put_table(&self, table: TableDef, if_there: IfThere) -> Result<()> {
+        if self.definitions.put(&table, if_there).await? {
+            self.catalog.apply(Change::PutTable(table));
+        }
+        Ok(())
+    }
+
+    /// Forgets the table. Files stay where they are: what was written is only ever removed by hand.
+    pub(super) async fn drop_table(&self, name: &TableName, if_exists: bool) -> Result<Answer> {
+        if self.catalog.table(name).is_none() && if_exists {
+            return Ok(nothing());
+        }
+        self.definitions.find::<TableDef>(&name.to_string()).await?;
+        self.definitions.remove::<TableDef>(&name.to_string()).await?;
+        self.catalog.apply(Change::DropTable(name.clone()));
+        Ok(nothing())
+    }
+
+    pub(super) async fn drop_view(&self, name: &TableName, if_exists: bool) -> Result<Answer> {
+        if self.catalog.view(name).is_none() && if_exists {
+            return Ok(nothing());
+        }
+        self.definitions.find::<ViewDef>(&name.to_string()).await?;
+        self.definitions.remove::<ViewDef>(&name.to_string()).await?;
+        self.catalog.apply(Change::DropView(name.clone()));
+        Ok(nothing())
+    }
+
+    pub(super) async fn drop_schema(&self, name: &str, if_exists: bool) -> Result<Answer> {
+        let inside = self.catalog.names(name);
+        if !inside.is_empty() {
+            let message = format!("schema `{name}` holds {}", inside.join(", "));
+            return Err(Error::new(Code::InvalidStatement, message).hint("drop them first"));
+        }
+        if self.definitions.get::<SchemaDef>(name).await?.is_none() && if_exists {
+            return Ok(nothing());
+        }
+        self.definitions.find::<SchemaDef>(name).await?;
+        self.definitions.remove::<SchemaDef>(name).await?;
+        self.catalog.apply(Change::DropSchema(name.to_owned()));
+        Ok(nothing())
+    }
+
+    /// Pipelines keep a copy of their source, so that they go on without it.
+    pub(super) async fn drop_source(&self, name: &str, if_exists: bool) -> Result<Answer> {
+        if self.definitions.get::<SourceDef>(name).await?.is_none() && if_exists {
+            return Ok(nothing());
+        }
+        self.definitions.find::<SourceDef>(name).await?;
+        self.definitions.remove::<SourceDef>(name).await?;
+        self.catalog.apply(Change::DropSource(name.to_owned()));
+        Ok(nothing())
+    }
+
+    pub(super) async fn drop_connection(&self, name: &str, if_exists: bool) -> Result<Answer> {
+        if self.definitions.get::<ConnectionDef>(name).await?.is_none() && if_exists {
+            return Ok(nothing());
+        }
+        self.definitions.find::<ConnectionDef>(name).await?;
+        self.definitions.remove::<ConnectionDef>(name).await?;
+        Ok(nothing())
+    }
+}
+
+pub(super) fn lake_sink(location: &Url) -> SinkSpec {
+    SinkSpec { connector: LAKE_SINK.to_owned(), target: location.to_string(), options: BTreeMap::new() }
+}
+
+pub(super) fn delta_table(name: TableName, location: &Url) -> TableDef {
+    TableDef {
+        name,
+        format: TableFormat::Delta,
+        location: location.to_string(),
+        external: false,
+        schema: None,
+        partition_by: Arc::new(arrow::datatypes::Schema::empty()),
+        options: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,249 @@
+//! Sessions over a catalog whose lake is a folder of memory tables.
+
+use super::*;
+use crate::statement::{Statement, TableDef, ViewDef};
+use crate::{DEFAULT_SCHEMA, TableName, parse, plan_query};
+use arrow::array::{Int32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::pretty::pretty_format_batches;
+use async_trait::async_trait;
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::SessionContext;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::{LakeFormat, TableOptions};
+use url::Url;
+
+#[derive(Debug, Default)]
+struct MemoryLake {
+    tables: Mutex<BTreeMap<String, Vec<i32>>>,
+}
+
+impl MemoryLake {
+    fn put(&self, url: &Url, values: &[i32]) {
+        self.tables.lock().unwrap().insert(url.to_string(), values.to_vec());
+    }
+}
+
+fn numbers(values: Vec<i32>) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
+    RecordBatch::try_new(schema, vec![Arc::new(Int32Array::from(values))]).unwrap()
+}
+
+#[async_trait]
+impl LakeFormat for MemoryLake {
+    async fn open(&self, location: &Url) -> Result<Arc<dyn TableProvider>> {
+        let values = self.tables.lock().unwrap().get(location.as_str()).cloned();
+        let values = values.ok_or_else(|| Error::new(Code::NotFound, format!("no table at {location}")))?;
+        let batch = numbers(values);
+        Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
+    }
+
+    async fn exists(&self, location: &Url) -> Result<bool> {
+        Ok(self.tables.lock().unwrap().contains_key(location.as_str()))
+    }
+
+    async fn create(&self, location: &Url, _: SchemaRef, _: &TableOptions) -> Result<()> {
+        self.put(location, &[]);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct OneSystemTable;
+
+#[async_trait]
+impl SystemTables for OneSystemTable {
+    fn names(&self) -> Vec<String> {
+        vec!["lag".to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<SchemaRef> {
+        (name == "lag").then(|| numbers(vec![]).schema())
+    }
+
+    async fn batch(&self, _: &str) -> Result<RecordBatch> {
+        Ok(numbers(vec![7, 8]))
+    }
+}
+
+struct House {
+    catalog: Catalog,
+    lake: Arc<MemoryLake>,
+    folder: tempfile::TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Arc::new(MemoryLake::default());
+        let base = SessionStateBuilder::new().with_default_features().build();
+        let root = folder.path().join("lake");
+        let catalog =
+            Catalog::new(root.to_str().unwrap(), lake.clone(), Arc::new(OneSystemTable), base).unwrap();
+        Self { catalog, lake, folder }
+    }
+
+    /// A table under the root, with its definition unless it is `found` only.
+    fn table(&self, schema: &str, name: &str, values: &[i32], defined: bool) {
+        let name = TableName::new(schema, name);
+        let location = self.catalog.default_location(&name).unwrap();
+        self.lake.put(&location, values);
+        if defined {
+            self.catalog.apply(Change::PutTable(TableDef::delta(name, location.to_string())));
+        }
+    }
+
+    fn view(&self, text: &str) -> ViewDef {
+        match parse(text, DEFAULT_SCHEMA) {
+            Ok(Statement::CreateView(create)) => create.view,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn external(&self, text: &str) -> Result<TableDef> {
+        match parse(&text.replace("FOLDER", self.folder.path().to_str().unwrap()), DEFAULT_SCHEMA) {
+            Ok(Statement::CreateExternalTable(create)) => self.catalog.complete(create.table).await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn query(&self, text: &str) -> Result<Vec<String>> {
+        let builder = SessionStateBuilder::new().with_default_features();
+        let state = self.catalog.session(builder, DEFAULT_SCHEMA).build();
+        let text = text.replace("FOLDER", self.folder.path().to_str().unwrap());
+        let query = match parse(&text, DEFAULT_SCHEMA)? {
+            Statement::Query(query) => query,
+            Statement::Show(show) => crate::dialect::parse_query(&show.query().unwrap())?,
+            other => panic!("{other:?}"),
+        };
+        let plan = plan_query(&state, query).await?;
+        let context = SessionContext::new_with_state(state);
+        let batches = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+        let table = pretty_format_batches(&batches).unwrap().to_string();
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(1);
+        let words =
+            |line: &str| line.split_whitespace().filter(|word| *word != "|").collect::<Vec<_>>().join(" ");
+        Ok(rows.map(words).collect())
+    }
+}
+
+#[tokio::test]
+async fn tables_are_their_newest_snapshot() {
+    let house = House::new();
+    house.table("public", "t", &[1, 2], true);
+    assert_eq!(house.query("SELECT sum(n) FROM t").await.unwrap(), ["3"]);
+    house.table("public", "t", &[1, 2, 3], true);
+    assert_eq!(house.query("SELECT sum(n) FROM tidemill.public.t").await.unwrap(), ["6"]);
+}
+
+#[tokio::test]
+async fn what_lies_under_the_root_is_found_without_a_definition() {
+    let house = House::new();
+    house.table("sales", "orders", &[5], false);
+    assert_eq!(house.query("SELECT n FROM sales.orders").await.unwrap(), ["5"]);
+}
+
+#[tokio::test]
+async fn an_unknown_table_gets_a_suggestion_and_a_source_a_reason() {
+    let house = House::new();
+    house.table("public", "orders", &[5], true);
+    house.catalog.apply(Change::PutSource("events".to_owned()));
+    let error = house.query("SELECT * FROM order").await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code, Code::Syntax, "a keyword");
+    let error = house.query("SELECT * FROM oders").await.unwrap_err();
+    assert_eq!(error.message, "no table `public.oders`");
+    assert_eq!((error.code, error.hint.as_deref()), (Code::UnknownObject, Some("did you mean `orders`?")));
+    let error = house.query("SELECT * FROM events").await.unwrap_err();
+    assert_eq!(error.message, "`events` is a source, not a table");
+    assert_eq!(house.query("SELECT count(*) FROM generate_series(1, 3)").await.unwrap(), ["3"]);
+}
+
+#[tokio::test]
+async fn views_follow_their_tables_and_cannot_read_themselves() {
+    let house = House::new();
+    house.table("public", "t", &[1, 2], true);
+    for text in ["CREATE VIEW a AS SELECT n * 10 AS n FROM t", "CREATE VIEW b AS SELECT max(n) AS m FROM a"] {
+        let view = house.view(text);
+        house.catalog.check_view(&view).await.unwrap();
+        house.catalog.apply(Change::PutView(view));
+    }
+    assert_eq!(house.query("SELECT m FROM b").await.unwrap(), ["20"]);
+    house.table("public", "t", &[3], true);
+    assert_eq!(house.query("SELECT m FROM b").await.unwrap(), ["30"]);
+    for text in ["CREATE VIEW a AS SELECT * FROM b", "CREATE VIEW a AS SELECT * FROM public.a"] {
+        let error = house.catalog.check_view(&house.view(text)).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidStatement, "{text}");
+    }
+    let error = house.catalog.check_view(&house.view("CREATE VIEW c AS SELECT nn FROM t")).await.unwrap_err();
+    assert_eq!((error.code, error.hint.as_deref()), (Code::UnknownColumn, Some("did you mean `n`?")));
+}
+
+#[tokio::test]
+async fn system_tables_are_made_when_they_are_scanned() {
+    let house = House::new();
+    assert_eq!(house.query("SELECT sum(n) FROM tidemill.lag WHERE n > 7").await.unwrap(), ["8"]);
+    assert_eq!(house.query("SELECT count(*) FROM tidemill.lag").await.unwrap(), ["2"]);
+    assert_eq!(house.query("SELECT * FROM tidemill.log").await.unwrap_err().code, Code::UnknownObject);
+}
+
+#[tokio::test]
+async fn the_information_schema_sees_everything() {
+    let house = House::new();
+    house.table("public", "t", &[1], true);
+    house.table("sales", "orders", &[1], true);
+    let view = house.view("CREATE VIEW v AS SELECT n FROM t");
+    house.catalog.apply(Change::PutView(view));
+    let tables = house.query("SHOW TABLES").await.unwrap();
+    assert_eq!(tables, ["public t BASE TABLE", "public v VIEW", "sales orders BASE TABLE"]);
+    let schemas = house.query("SHOW SCHEMAS").await.unwrap();
+    assert_eq!(schemas, ["public true", "sales false", "tidemill false"]);
+    assert_eq!(house.query("SHOW COLUMNS FROM v").await.unwrap(), ["n Int32 YES"]);
+    house.catalog.apply(Change::DropView(TableName::new("public", "v")));
+    assert!(house.query("SHOW COLUMNS FROM v").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn files_become_tables() {
+    let house = House::new();
+    let file = |name: &str, text: &str| {
+        let path = house.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    file("csv/day=2026-01-01/a.csv", "x;y\n1;a\n2;b\n");
+    file("csv/day=2026-01-02/b.csv", "x;y\n3;c\n");
+    file("csv/_SUCCESS", "");
+    file("one.json", "{\"x\": 1.5}\n{\"x\": 2}\n");
+    let csv = house
+        .external(
+            "CREATE EXTERNAL TABLE c STORED AS CSV PARTITIONED BY (day DATE) LOCATION 'FOLDER/csv' \
+             OPTIONS ('format.has_header' 'true', 'format.delimiter' ';')",
+        )
+        .await
+        .unwrap();
+    assert!(csv.location.starts_with("file:///") && csv.schema.as_ref().unwrap().fields().len() == 2);
+    house.catalog.apply(Change::PutTable(csv));
+    assert_eq!(
+        house
+            .query("SELECT y, sum(x) FROM c WHERE day = DATE '2026-01-01' GROUP BY y ORDER BY y")
+            .await
+            .unwrap(),
+        ["a 1", "b 2"]
+    );
+    assert_eq!(house.query("SELECT sum(x) FROM 'FOLDER/one.json'").await.unwrap(), ["3.5"]);
+
+    let nothing = house.external("CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 'FOLDER/csv'").await;
+    assert_eq!(nothing.unwrap_err().code, Code::NotFound);
+    let option = house
+        .external(
+            "CREATE EXTERNAL TABLE p STORED AS CSV LOCATION 'FOLDER/csv' OPTIONS ('format.hedder' 'true')",
+        )
+        .await;
+    assert_eq!(option.unwrap_err().code, Code::BadOption);
+    let delta = house.external("CREATE EXTERNAL TABLE p STORED AS DELTA LOCATION 'FOLDER/csv'").await;
+    assert_eq!(delta.unwrap_err().code, Code::NotFound);
+    assert_eq!(house.query("SELECT * FROM 'FOLDER/none'").await.unwrap_err().code, Code::NotFound);
+}
