@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 const STATUS: &str =
     "SELECT p.status, p.epoch, p.read, p.dead_letters, p.dropped, p.late, p.duplicates, p.error,
-  (SELECT sum(lag) FROM tidemill.lag WHERE pipeline LIKE '%revenue') AS lag,
+  (SELECT sum(lag) FROM tidemill.lag WHERE pipeline = 'revenue') AS lag,
   (SELECT avg(duration_ms) FROM
-     (SELECT duration_ms FROM tidemill.epochs WHERE pipeline LIKE '%revenue' ORDER BY epoch DESC LIMIT 10)
+     (SELECT duration_ms FROM tidemill.epochs WHERE pipeline = 'revenue' ORDER BY epoch DESC LIMIT 10)
   ) AS epoch_ms
-FROM tidemill.pipelines AS p WHERE p.name LIKE '%revenue'";
+FROM tidemill.pipelines AS p WHERE p.name = 'revenue'";
 
 const LATEST: &str = "SELECT CAST(date_part('epoch', window_start) AS BIGINT) AS second,
   sum(events) AS events, sum(revenue) AS revenue
@@ -29,8 +29,11 @@ FROM revenue GROUP BY window_start, region";
 const SPAN: &str = "SELECT CAST(date_part('epoch', min(window_start)) AS BIGINT) AS first,
   CAST(date_part('epoch', max(window_end)) AS BIGINT) AS last FROM revenue";
 
-const LOADED: &str =
-    "SELECT status, rows_staged, rows_counted FROM tidemill.load_runs WHERE load = 'revenue_export'";
+const LOADED: &str = "SELECT status, \"rows\", counted FROM tidemill.load_runs WHERE load = 'revenue_export'";
+
+const WINDOWED: &str = "SELECT sum(events) FROM revenue";
+const TABLE_ROWS: &str = "SELECT count(*) FROM revenue";
+const DEAD_LETTERS: &str = "SELECT count(*) FROM revenue_dead_letters";
 
 /// How long a new topic may take to be seen by other clients.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -128,20 +131,20 @@ pub(super) async fn observe(sql: &Sql) -> Result<Observed> {
     for row in 0..runs.len() {
         let state = runs.text(row, "status")?.unwrap_or_default();
         ensure!(["reconciled", "unproved"].contains(&state.as_str()), "a run of the load is {state}");
-        loaded_rows += runs.count(row, "rows_staged")?;
-        let counted = runs.int(row, "rows_counted")?.and_then(|rows| u64::try_from(rows).ok());
+        loaded_rows += runs.count(row, "rows")?;
+        let counted = runs.int(row, "counted")?.and_then(|rows| u64::try_from(rows).ok());
         counted_rows = counted_rows.zip(counted).map(|(sum, counted)| sum + counted);
     }
     Ok(Observed {
-        windowed: sql.number("SELECT sum(events) FROM revenue").await?,
+        windowed: sql.number(WINDOWED).await?,
         read: status.read,
         duplicates: status.duplicates,
         late: status.late,
         refused: status.dead_letters,
         dropped: status.dropped,
-        dead_letters: sql.number("SELECT count(*) FROM revenue_dead_letters").await?,
+        dead_letters: sql.number(DEAD_LETTERS).await?,
         windows: all_windows(&sql.rows(WINDOWS).await?)?,
-        table_rows: sql.number("SELECT count(*) FROM revenue").await?,
+        table_rows: sql.number(TABLE_ROWS).await?,
         loaded_rows,
         counted_rows,
     })
@@ -181,4 +184,18 @@ pub(super) async fn topic_is_there(brokers: &str, topic: &str) -> Result<()> {
         }
     };
     tokio::task::spawn_blocking(look).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_sql::Statement;
+
+    #[test]
+    fn every_question_is_a_query_that_the_front_end_reads() {
+        for query in [STATUS, LATEST, WINDOWS, SPAN, LOADED, WINDOWED, TABLE_ROWS, DEAD_LETTERS] {
+            let parsed = tidemill_sql::parse(query, "public");
+            assert!(matches!(parsed, Ok(Statement::Query(_))), "{parsed:?} from {query}");
+        }
+    }
 }

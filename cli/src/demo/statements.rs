@@ -38,7 +38,7 @@ pub(super) fn create(names: &Names, brokers: &str, target: &Target, now: DateTim
         Step { title: "CREATE SOURCE events", text: source(&names.topic, brokers) },
         Step { title: "CREATE STREAMING TABLE revenue", text: streaming_table() },
         Step { title: "CREATE CONNECTION export", text: connection(target) },
-        Step { title: "CREATE LOAD revenue_export", text: load(&names.export, now) },
+        Step { title: "CREATE LOAD revenue_export", text: load(&target_of(names, target), now) },
     ]
 }
 
@@ -74,10 +74,10 @@ AS SELECT window_start, window_end, metadata['region'] AS region, event_type,
 
 fn connection(target: &Target) -> String {
     match target {
-        Target::Files { folder } => format!(
-            "CREATE CONNECTION export WITH (connector = 'files', path = {}, format = 'parquet')",
-            literal(&folder.display().to_string())
-        ),
+        // The folder is in the load's target.
+        Target::Files { .. } => {
+            "CREATE CONNECTION export WITH (connector = 'files', format = 'parquet')".to_owned()
+        }
         Target::ClickHouse { url } => format!(
             "CREATE CONNECTION export WITH (connector = 'clickhouse', url = {}, \
              password = 'env:TIDEMILL_CLICKHOUSE_PASSWORD')",
@@ -86,11 +86,21 @@ fn connection(target: &Target) -> String {
     }
 }
 
+/// As the load names it: a table, or a folder in quotes.
+fn target_of(names: &Names, target: &Target) -> String {
+    match target {
+        Target::Files { folder } => {
+            format!("\"{}\"", folder.join(&names.export).display().to_string().replace('"', "\"\""))
+        }
+        Target::ClickHouse { .. } => names.export.clone(),
+    }
+}
+
 /// Daily, at the minute before now: it fires in a day, so that the demo's own RUN LOAD comes first.
-fn load(export: &str, now: DateTime<Utc>) -> String {
+fn load(target: &str, now: DateTime<Utc>) -> String {
     let at = (now - TimeDelta::minutes(1)).format("%-M %-H * * *");
     format!(
-        "CREATE LOAD revenue_export SCHEDULE CRON '{at}' AT TIME ZONE 'UTC' INTO export.{export}
+        "CREATE LOAD revenue_export SCHEDULE CRON '{at}' AT TIME ZONE 'UTC' INTO export.{target}
 AS SELECT * FROM revenue WHERE window_start >= :from AND window_start < :to"
     )
 }
@@ -163,6 +173,11 @@ mod tests {
         let Statement::CreateLoad(create) = parse(&load("revenue", now)) else { panic!("not a load") };
         assert_eq!(create.load.schedule.unwrap().cron, "59 23 * * *");
         assert!(matches!(parse(STOP), Statement::Control(_)));
+        let folder = Target::Files { folder: PathBuf::from("/it's \"here\"") };
+        let Statement::CreateLoad(create) = parse(&load(&target_of(&names, &folder), now)) else {
+            panic!("not a load")
+        };
+        assert_eq!(create.load.target, ["/it's \"here\"/revenue_20260101_000000"]);
         let Statement::RunLoad(run) = parse(&run_load(now, now + TimeDelta::hours(1))) else {
             panic!("not a run")
         };

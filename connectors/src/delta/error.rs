@@ -22,7 +22,6 @@ pub(super) fn from_delta(error: DeltaTableError, location: &Url) -> Error {
             let error = Error::new(code(&other, &message), message);
             match error.code {
                 Code::NotFound => error.hint("there is no Delta table here; create it first"),
-                Code::Unsupported => error.hint("docs/sql.md lists the table features that can be used"),
                 _ => error,
             }
         }

@@ -1,12 +1,13 @@
 //! One Delta table as this process knows it: its log store, and the newest snapshot seen.
 //!
 //! ```text
-//! newest() ─▶ LIST the log from the snapshot we have ─▶ nothing new, same commit file ─▶ that snapshot
-//!                                                   └─▶ else: load from the last checkpoint
+//! newest() ─▶ HEAD our newest commit file and the next ─▶ the same, and no next ─▶ that snapshot
+//!                                                     └─▶ else: load from the last checkpoint
 //! known()  ─▶ HEAD our newest commit file ─▶ the same ─▶ that snapshot, perhaps not the newest
 //! ```
-//! The commit file is compared by size, time and tag, so that a table which was dropped and created again is
-//! not taken for the one that was there.
+//! A look at a table that did not change costs two small requests, however long its log is. The commit file is
+//! compared by size, time and tag, so that a table which was dropped and created again is not taken for the one
+//! that was there.
 
 use super::error::from_delta;
 use super::features;
@@ -15,7 +16,6 @@ use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::EagerSnapshot;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::table::state::DeltaTableState;
-use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -48,7 +48,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Loaded {
     state: DeltaTableState,
-    /// The commit file of the snapshot's version; unknown until it was listed.
+    /// The commit file of the snapshot's version; unknown until it was looked at for the first time, when only
+    /// its time can be compared with what the listing said when the snapshot was loaded.
     commit: OnceLock<ObjectMeta>,
     /// Newest transaction by application id, as far as it was asked for.
     transactions: Mutex<BTreeMap<String, Option<i64>>>,
@@ -120,12 +121,10 @@ impl Table {
     /// files are checked again when they are committed.
     pub(super) async fn known(&self) -> Result<Arc<Loaded>> {
         if let Some(loaded) = self.cached()
-            && let Some(commit) = loaded.commit.get()
+            && let Ok(meta) = self.log_store.object_store(None).head(&commit_path(loaded.version())).await
+            && loaded.is_made_by(&meta)
         {
-            let head = self.log_store.object_store(None).head(&commit.location).await;
-            if matches!(head, Ok(meta) if same_file(&meta, commit)) {
-                return Ok(loaded);
-            }
+            return Ok(loaded);
         }
         self.demand().await
     }
@@ -156,25 +155,14 @@ impl Table {
     }
 
     async fn is_newest(&self, loaded: &Loaded) -> Result<bool> {
-        let ours = commit_path(loaded.version());
-        let next = commit_path(loaded.version() + 1);
-        // Everything about the version itself sorts behind its number without an extension.
-        let from = Path::from(ours.as_ref().trim_end_matches(".json"));
-        let mut log =
-            self.log_store.object_store(None).list_with_offset(Some(&Path::from("_delta_log")), &from);
-        let mut seen = None;
-        while let Some(meta) = log.try_next().await? {
-            if meta.location == next {
-                return Ok(false);
-            }
-            if meta.location == ours {
-                seen = Some(meta);
-            }
+        let log = self.log_store.object_store(None);
+        let (ours, next) = (commit_path(loaded.version()), commit_path(loaded.version() + 1));
+        let (ours, next) = futures::join!(log.head(&ours), log.head(&next));
+        match (ours, next) {
+            (Ok(meta), Err(object_store::Error::NotFound { .. })) => Ok(loaded.is_made_by(&meta)),
+            (Err(object_store::Error::NotFound { .. }), _) | (Ok(_), Ok(_)) => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(error.into()),
         }
-        Ok(seen.is_some_and(|meta| match loaded.commit.get() {
-            Some(commit) => same_file(&meta, commit),
-            None => same_file(loaded.commit.get_or_init(|| meta.clone()), &meta),
-        }))
     }
 }
 
@@ -190,6 +178,17 @@ impl Loaded {
         transactions.insert(job.to_owned(), Some(run));
         *next.transactions.lock() = transactions;
         next
+    }
+
+    /// Whether `meta` is the commit file that made this snapshot.
+    fn is_made_by(&self, meta: &ObjectMeta) -> bool {
+        if let Some(commit) = self.commit.get() {
+            return same_file(commit, meta);
+        }
+        // Unknown where a checkpoint stands for the version: then the file is older than our look at it.
+        let listed = self.snapshot().version_timestamp(self.version());
+        let same = listed.is_none_or(|listed| listed == meta.last_modified.timestamp_millis());
+        same && same_file(self.commit.get_or_init(|| meta.clone()), meta)
     }
 
     pub(super) fn version(&self) -> u64 {

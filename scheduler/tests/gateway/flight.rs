@@ -200,7 +200,7 @@ async fn a_password_is_asked_for() {
     let (code, error) = ours(query(&mut client, "SELECT 1").await.unwrap_err());
     assert_eq!((code, error.code), (tonic::Code::Unauthenticated, Code::Unauthenticated));
     let refused = client.handshake("ann", "wrong").await.unwrap_err().to_string();
-    assert!(refused.contains("TM-1010") && refused.contains("Unauthenticated"), "{refused}");
+    assert!(refused.contains("TM-1010"), "{refused}");
     assert!(query(&mut client, "SELECT 1").await.is_err());
 
     client.handshake("ann", "secret").await.unwrap();
