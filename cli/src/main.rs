@@ -7,6 +7,7 @@ mod shell;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidemill_core::config::Config;
@@ -114,5 +115,5 @@ async fn shutdown() {
 fn log(quiet: bool) {
     let default = if quiet { "off" } else { "warn,tidemill=info,tidemill_scheduler=info,tidemill_executor=info" };
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
 }

@@ -49,6 +49,8 @@ pub struct Traits {
     pub bytes: Option<u64>,
     /// Why the plan cannot leave this process, if it cannot.
     pub local_only: Option<&'static str>,
+    /// Nothing is read from files: there is nothing to share out.
+    pub reads_nothing: bool,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,9 @@ impl Engines {
         };
         if let Some(why) = plan.local_only {
             return Ok((self.in_process.clone(), why.to_owned()));
+        }
+        if plan.reads_nothing {
+            return Ok((self.in_process.clone(), "it reads nothing that is stored".to_owned()));
         }
         if let (Some(bytes), Some(staged)) = (plan.bytes, &cluster.staged) {
             if bytes >= STAGED_FROM_BYTES && staged.slots() > 0 {

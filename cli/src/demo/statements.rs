@@ -106,7 +106,7 @@ AS SELECT * FROM revenue WHERE window_start >= :from AND window_start < :to"
 }
 
 pub(super) fn run_load(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
-    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S").to_string();
+    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string();
     format!("RUN LOAD revenue_export FOR '{}' TO '{}'", time(from), time(to))
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::Progress;
-use tidemill_scheduler::gateway::{JobNote, PROGRESS_ACTION, to_error};
+use tidemill_scheduler::gateway::{JobNote, PROGRESS_ACTION, RUN_ON_FETCH_HEADER, to_error};
 use tonic::transport::{Channel, Endpoint};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ impl Remote {
         })?;
         let service = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(service);
+        client.set_header(RUN_ON_FETCH_HEADER, "true");
         if let Some(Login { user, password }) = login {
             let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
             client.set_header("authorization", format!("Basic {pair}"));

@@ -31,7 +31,10 @@ use url::Url;
 const MOST_TABLES: usize = 512;
 
 /// Sinks and table providers are built anew for every job and task; what they know of a table is kept here.
-static TABLES: LazyLock<Mutex<Vec<(Store, Arc<Table>)>>> = LazyLock::new(Mutex::default);
+static TABLES: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
+
+/// A table, and by which configuration it is reached.
+type Known = (Store, Arc<Table>);
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -109,7 +112,15 @@ impl Table {
         let state = DeltaTableState::try_new(self.log_store.as_ref(), None)
             .await
             .map_err(|error| from_delta(error, &self.url))?;
-        Ok(Some(self.remember(Loaded::new(state))))
+        let loaded = Loaded::new(state);
+        // Where a checkpoint stands for the version, the listing left its commit file out. Without that file a
+        // snapshot is never taken for the newest, which costs time only.
+        if loaded.listed_at().is_none()
+            && let Ok(commit) = self.log_store.object_store(None).head(&commit_path(loaded.version())).await
+        {
+            loaded.commit.get_or_init(|| commit);
+        }
+        Ok(Some(self.remember(loaded)))
     }
 
     /// The newest snapshot; fails with `Code::NotFound` where there is no table.
@@ -185,10 +196,13 @@ impl Loaded {
         if let Some(commit) = self.commit.get() {
             return same_file(commit, meta);
         }
-        // Unknown where a checkpoint stands for the version: then the file is older than our look at it.
-        let listed = self.snapshot().version_timestamp(self.version());
-        let same = listed.is_none_or(|listed| listed == meta.last_modified.timestamp_millis());
+        let same = self.listed_at() == Some(meta.last_modified.timestamp_millis());
         same && same_file(self.commit.get_or_init(|| meta.clone()), meta)
+    }
+
+    /// Time of the commit file in the listing by which the snapshot was loaded, in milliseconds.
+    fn listed_at(&self) -> Option<i64> {
+        self.snapshot().version_timestamp(self.version())
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -61,13 +61,13 @@ impl Format {
 /// One file in the making.
 pub(super) enum Encoder {
     Parquet(Box<AsyncArrowWriter<BufWriter>>),
-    Csv { file: BufWriter, bytes: u64 },
+    Csv { file: Box<BufWriter>, bytes: u64 },
 }
 
 impl Encoder {
     pub(super) fn new(format: Format, file: BufWriter, schema: &SchemaRef) -> Result<Self> {
         if format == Format::Csv {
-            return Ok(Self::Csv { file, bytes: 0 });
+            return Ok(Self::Csv { file: Box::new(file), bytes: 0 });
         }
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         // Parquet's own types say enough; with Arrow's beside them every reader would have to know views.
@@ -107,7 +107,7 @@ impl Encoder {
     pub(super) async fn abort(self) -> Result<()> {
         let mut file = match self {
             Self::Parquet(writer) => writer.into_inner(),
-            Self::Csv { file, .. } => file,
+            Self::Csv { file, .. } => *file,
         };
         Ok(file.abort().await?)
     }

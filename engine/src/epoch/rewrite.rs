@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! AggregateExec(final)                        KeyedAggregateExec
-//!   RepartitionExec                   ─▶        AggregateExec(merge) ─ RepartitionExec(hash, K) ─ partial ─ …
+//!   RepartitionExec                   ─▶        RepartitionExec(hash, K) ─ AggregateExec(partial) ─ …
 //!     AggregateExec(partial) ─ …                state descriptors
 //!
 //! IngestExec                          ─▶      DeduplicateExec
@@ -104,17 +104,17 @@ fn keyed_aggregate(
     let template = aggregate(&partial)?;
     let keys: Vec<Arc<dyn PhysicalExpr>> = template.output_group_expr();
     let shuffled = hash(partial, keys, memory)?;
-    let merge = state_template(&template, AggregateMode::PartialReduce, shuffled).map_err(from_datafusion)?;
-    let left: Arc<dyn ExecutionPlan> = Arc::new(merge.clone());
-    let finish = state_template(&template, AggregateMode::FinalPartitioned, left.clone())
-        .map_err(from_datafusion)?;
+    let merge = state_template(&template, AggregateMode::PartialReduce, shuffled.clone());
+    let merge = Arc::new(merge.map_err(from_datafusion)?);
+    let finish = state_template(&template, AggregateMode::FinalPartitioned, merge.clone());
+    let finish = Arc::new(finish.map_err(from_datafusion)?);
     let spec = KeyedAggregateSpec {
         scope: memory.scope.clone(),
         window,
         state_deltas: memory.state_deltas,
     };
     let right = state_leaf(crate::exec::AGGREGATE, memory)?;
-    Ok(Some(Arc::new(KeyedAggregateExec::new(Arc::new(spec), Arc::new(merge), Arc::new(finish), left, right))))
+    Ok(Some(Arc::new(KeyedAggregateExec::new(Arc::new(spec), merge, finish, shuffled, right))))
 }
 
 /// The partial aggregation below a final one, through what only moves rows.

@@ -1,7 +1,7 @@
 //! `KeyedAggregateExec`: windowed aggregates with a memory.
 //!
 //! ```text
-//! left:  partial states of this epoch, one row a group, hash-shuffled into buckets ─┐
+//! left:  partial states of this epoch, hash-shuffled into buckets ───────────────────┐
 //! right: one StateRef a bucket ─▶ state before this epoch ──────────────────────────┴▶ merge
 //!                                                                                       │
 //!                windows that end at or before `close_before` ─▶ final values ─▶ out ◀──┤
@@ -58,7 +58,7 @@ pub struct KeyedAggregateSpec {
     pub state_deltas: usize,
 }
 
-/// See the module. The left input has the output schema of `merge`.
+/// See the module. The left input is the shuffle itself: engines recognise it, and cut it with the state.
 #[derive(Debug)]
 pub struct KeyedAggregateExec {
     spec: Arc<KeyedAggregateSpec>,
@@ -237,7 +237,8 @@ impl Bucket {
         let Some(before) = descriptor::<StateRef>(right).await? else { return Ok(Vec::new()) };
         let scope = &self.spec.scope;
         let store = StateStore::new(&self.services, scope)?;
-        let new: Vec<RecordBatch> = left.try_collect().await.map_err(from_datafusion)?;
+        let shuffled: Vec<RecordBatch> = left.try_collect().await.map_err(from_datafusion)?;
+        let new = self.merge_groups(&[], &shuffled).await?;
         // A row of overlapping windows comes for all of them; those that are closed already stay closed.
         let (_, new) = self.split(&new, scope.late_before_ms.unwrap_or(i64::MIN))?;
         let old = self.open_groups(&store, &before).await?;
@@ -279,11 +280,12 @@ impl Bucket {
     }
 
     async fn merge_groups(&self, old: &[RecordBatch], new: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
-        if old.is_empty() {
-            return Ok(new.to_vec());
+        let states: Vec<RecordBatch> = old.iter().chain(new).cloned().collect();
+        match states.len() {
+            // One batch may still name a group twice, but none at all needs no work.
+            0 => Ok(states),
+            _ => self.aggregate(&self.merge, states).await,
         }
-        let states = old.iter().chain(new).cloned().collect();
-        self.aggregate(&self.merge, states).await
     }
 
     async fn finish_groups(&self, closed: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {

@@ -11,6 +11,7 @@ use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -75,6 +76,17 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
+    /// Runs the statement to its end; what is then left to read costs nothing. For results that fit in memory.
+    pub async fn completed(mut self) -> Result<Self> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.stream.next().await {
+            batches.push(Ok(batch.map_err(from_datafusion)?));
+        }
+        let rest = futures::stream::iter(batches);
+        self.stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rest));
+        Ok(self)
+    }
+
     /// Runs the statement to its end and gives the number of rows written or removed, where it is known.
     pub async fn affected_rows(mut self) -> Result<Option<u64>> {
         let mut sum = None;

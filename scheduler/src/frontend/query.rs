@@ -137,16 +137,16 @@ pub(super) async fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> R
 
 /// What the choice of the engine needs to know.
 pub(super) fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
-    let mut local_only = Some("it reads nothing that is stored");
-    let mut forbidden = None;
+    let mut reads_nothing = true;
+    let mut local_only = None;
     let mut bytes = None;
     let walked = plan.apply(|node| {
         if let Some((_, why)) = LOCAL_ONLY.iter().find(|(name, _)| *name == node.name()) {
-            forbidden = Some(*why);
+            local_only = Some(*why);
         }
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         if source.is_some_and(|source| source.is::<FileScanConfig>()) {
-            local_only = None;
+            reads_nothing = false;
             let known = node.partition_statistics(None).ok();
             let known = known.and_then(|known| known.total_byte_size.get_value().copied());
             bytes = known.map(|known| bytes.unwrap_or(0) + known as u64).or(bytes);
@@ -154,5 +154,5 @@ pub(super) fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "the walk itself cannot fail");
-    Traits { bytes, local_only: forbidden.or(local_only) }
+    Traits { bytes, local_only, reads_nothing }
 }

@@ -1,12 +1,19 @@
 //! Who calls: basic credentials and bearer tokens, against the one user of the configuration.
 
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use tidemill_core::connector::resolve_secret;
 use tidemill_core::{Code, Error, Result, config};
 
 /// Name of callers that gave none.
 pub(super) const ANONYMOUS: &str = "anonymous";
+
+/// Go clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What a caller must know; without a password everyone is let in.
 #[derive(Clone, Default)]
@@ -75,7 +82,7 @@ pub(super) fn parse(header: Option<&str>) -> Result<Authorization<'_>> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(unauthenticated("the authorization is neither `Basic` nor `Bearer`"));
     }
-    let text = BASE64_STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = BASE64.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = text.as_deref().and_then(|text| text.split_once(':'));
     let (user, password) = pair.ok_or_else(|| unauthenticated("the basic authorization does not read"))?;
     Ok(Authorization::Basic { user: user.to_owned(), password: password.to_owned() })
@@ -89,9 +96,12 @@ mod tests {
     fn reads_the_header() {
         assert_eq!(parse(None).unwrap(), Authorization::Missing);
         assert_eq!(parse(Some("bearer abc")).unwrap(), Authorization::Bearer("abc"));
-        let basic = format!("Basic {}", BASE64_STANDARD.encode("ann:pass:word"));
         let wanted = Authorization::Basic { user: "ann".to_owned(), password: "pass:word".to_owned() };
-        assert_eq!(parse(Some(&basic)).unwrap(), wanted);
+        let encoded = BASE64.encode("ann:pass:word");
+        assert!(encoded.ends_with('='));
+        for basic in [format!("Basic {encoded}"), format!("basic {}", encoded.trim_end_matches('='))] {
+            assert_eq!(parse(Some(&basic)).unwrap(), wanted);
+        }
         assert_eq!(parse(Some("Basic !")).unwrap_err().code, Code::Unauthenticated);
         assert_eq!(parse(Some("Digest x")).unwrap_err().code, Code::Unauthenticated);
     }

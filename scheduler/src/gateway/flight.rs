@@ -7,7 +7,7 @@ use super::results::{JobNote, Results};
 use super::status::to_status;
 use super::wire::{encode, encode_batch, wire_schema};
 use super::{actions, prepared};
-use crate::frontend::api::Frontend;
+use crate::frontend::api::{AnswerKind, Frontend};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
@@ -27,6 +27,10 @@ use prost::Message;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, JobId, Result};
 use tonic::{Request, Response, Status, Streaming};
+
+/// With this header in `GetFlightInfo`, statements that change something run while their answer is fetched, so
+/// that the client knows the job and can watch it.
+pub const RUN_ON_FETCH_HEADER: &str = "tidemill-run-on-fetch";
 
 /// The gateway's state, shared by all calls.
 pub(super) struct FlightGateway {
@@ -59,15 +63,20 @@ impl FlightGateway {
         Ok(Self { frontend, doorkeeper, results: Arc::default(), facts: Facts::new()? })
     }
 
-    async fn flight_info(&self, session: &ClientSession, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+    async fn flight_info(
+        &self,
+        session: &ClientSession,
+        descriptor: FlightDescriptor,
+        on_fetch: bool,
+    ) -> Result<FlightInfo> {
         match command_of(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
                 no_transaction(query.transaction_id.as_ref())?;
-                self.start(session, &query.query, None, descriptor).await
+                self.start(session, &query.query, None, descriptor, on_fetch).await
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let statement = prepared::find(session, &query.prepared_statement_handle)?;
-                self.start(session, &statement.sql, statement.params, descriptor).await
+                self.start(session, &statement.sql, statement.params, descriptor, on_fetch).await
             }
             other => {
                 let schema = self.facts.schema(&other).ok_or_else(|| unknown(&other))?;
@@ -76,15 +85,20 @@ impl FlightGateway {
         }
     }
 
-    /// Starts a statement and keeps its answer for the `DoGet` that follows.
+    /// Starts a statement and keeps its answer for the `DoGet` that follows. What changes something is run to
+    /// its end here, unless the client promised to fetch: many never read the answer of an INSERT.
     async fn start(
         &self,
         session: &ClientSession,
         sql: &str,
         params: Option<RecordBatch>,
         descriptor: FlightDescriptor,
+        on_fetch: bool,
     ) -> Result<FlightInfo> {
-        let answer = self.frontend.execute(session.id().await?, sql, params).await?;
+        let mut answer = self.frontend.execute(session.id().await?, sql, params).await?;
+        if answer.kind != AnswerKind::Rows && !on_fetch {
+            answer = answer.completed().await?;
+        }
         let note = serde_json::to_vec(&JobNote::of(&answer)).map_err(Error::internal)?;
         let handle = Bytes::from(answer.job.as_str().to_owned());
         let ticket = TicketStatementQuery { statement_handle: handle }.as_any().encode_to_vec();
@@ -235,7 +249,8 @@ impl FlightService for FlightGateway {
     ) -> Result<Response<FlightInfo>, Status> {
         metrics::counter!("tidemill_gateway_statements_total").increment(1);
         let session = session_of(&request).map_err(refused)?;
-        let info = self.flight_info(&session, request.into_inner()).await.map_err(refused)?;
+        let on_fetch = request.metadata().contains_key(RUN_ON_FETCH_HEADER);
+        let info = self.flight_info(&session, request.into_inner(), on_fetch).await.map_err(refused)?;
         Ok(Response::new(info))
     }
 

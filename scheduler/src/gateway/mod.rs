@@ -24,6 +24,7 @@ mod wire;
 
 pub use actions::PROGRESS_ACTION;
 pub use auth::Credentials;
+pub use flight::RUN_ON_FETCH_HEADER;
 pub use results::JobNote;
 pub use server::serve_flight;
 pub use status::{ERROR_HEADER, to_error, to_status};

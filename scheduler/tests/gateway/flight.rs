@@ -15,7 +15,7 @@ use prost::Message;
 use std::sync::Arc;
 use tidemill_core::{Code, Error};
 use tidemill_scheduler::frontend::api::AnswerKind;
-use tidemill_scheduler::gateway::{Credentials, JobNote, PROGRESS_ACTION, to_error};
+use tidemill_scheduler::gateway::{Credentials, JobNote, PROGRESS_ACTION, RUN_ON_FETCH_HEADER, to_error};
 use tonic::transport::Channel;
 
 type Client = FlightSqlServiceClient<Channel>;
@@ -94,10 +94,17 @@ async fn statements_change_tables_and_count() {
     assert_eq!(client.execute_update("CREATE TABLE t (n INT, w VARCHAR)".to_owned(), None).await.unwrap(), 0);
     let insert = "INSERT INTO t VALUES (1, 'a'), (2, 'b')".to_owned();
     assert_eq!(client.execute_update(insert, None).await.unwrap(), 2);
-    // Clients that know only queries get the count as a row.
+    // Clients that know only queries need not fetch, but get the count as a row.
+    client.execute("INSERT INTO t VALUES (9, 'z')".to_owned(), None).await.unwrap();
     let counted = query(&mut client, "INSERT INTO t VALUES (3, 'c')").await.unwrap();
     assert_eq!(counted[0].schema().field(0).name(), "count");
-    assert!(text(&mut client, "SELECT count(*) AS c FROM t").await.contains("| 3 |"));
+    assert!(text(&mut client, "SELECT count(*) AS c FROM t").await.contains("| 4 |"));
+    // Ours fetches, and meanwhile watches the job.
+    client.set_header(RUN_ON_FETCH_HEADER, "true");
+    let info = client.execute("INSERT INTO t VALUES (5, 'e')".to_owned(), None).await.unwrap();
+    assert!(text(&mut client, "SELECT count(*) AS c FROM t").await.contains("| 4 |"));
+    assert_eq!(fetch(&mut client, info).await.unwrap()[0].num_rows(), 1);
+    assert!(text(&mut client, "SELECT count(*) AS c FROM t").await.contains("| 5 |"));
 }
 
 #[tokio::test]
