@@ -75,10 +75,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Generate(args) => generate::run(args).await?,
         Command::Demo(args) => {
+            if let Some(server) = args.server.clone() {
+                return demo::run(args, demo::Place::Server(server)).await;
+            }
             let folder = args.prepare_folder()?;
             let config = demo_config(config, &folder);
             let node = node::start_local(config).await?;
-            let code = demo::run(args, node.frontend.clone()).await;
+            let code = demo::run(args, demo::Place::Here(node.frontend.clone())).await;
             node.stop().await;
             return code;
         }

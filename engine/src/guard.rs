@@ -2,16 +2,17 @@
 //! its client's thread along.
 
 use crate::codec::{Decoder, Encoder, Portable};
-use crate::to_datafusion;
+use crate::{from_datafusion, to_datafusion, wire_error};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,7 +63,17 @@ fn panicked(payload: &(dyn Any + Send)) -> Error {
     Error::internal(format!("a task panicked: {words}")).hint("this is a defect; please report it")
 }
 
-/// Guards the root of a task.
+/// An error of ours, in words that survive the way to another node; others as they are.
+fn portable(error: DataFusionError) -> DataFusionError {
+    match error.find_root() {
+        DataFusionError::External(inner) if inner.is::<Error>() => {
+            DataFusionError::Execution(wire_error::to_text(&from_datafusion(error)))
+        }
+        _ => error,
+    }
+}
+
+/// Guards the root of a task: panics become errors, and errors reach the coordinator whole.
 #[derive(Debug)]
 pub(crate) struct GuardExec {
     input: Arc<dyn ExecutionPlan>,
@@ -122,8 +133,11 @@ impl ExecutionPlan for GuardExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let opened = catch_unwind(AssertUnwindSafe(|| self.input.execute(partition, context)));
         match opened {
-            Ok(stream) => Ok(guard(stream?)),
-            Err(payload) => Err(to_datafusion(panicked(payload.as_ref()))),
+            Ok(stream) => {
+                let stream = guard(stream.map_err(portable)?).map_err(portable);
+                Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+            }
+            Err(payload) => Err(portable(to_datafusion(panicked(payload.as_ref())))),
         }
     }
 }
@@ -147,7 +161,6 @@ impl Portable for GuardExec {
 mod tests {
     use super::*;
     use arrow::datatypes::Schema;
-    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_last_item() {

@@ -56,7 +56,7 @@ impl Engine for InProcess {
 }
 
 /// The plan with one output partition.
-pub(crate) fn coalesced(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+fn coalesced(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     match plan.output_partitioning().partition_count() {
         1 => plan,
         _ => Arc::new(CoalescePartitionsExec::new(plan)),
@@ -78,7 +78,8 @@ fn leaf_progress(plan: &Arc<dyn ExecutionPlan>) -> Progress {
 }
 
 fn bytes_scanned(metrics: &MetricsSet) -> u64 {
-    metrics.sum(|metric| matches!(metric.value(), MetricValue::Count { name, .. } if name == "bytes_scanned"))
+    metrics
+        .sum(|metric| matches!(metric.value(), MetricValue::Count { name, .. } if name == "bytes_scanned"))
         .map_or(0, |value| value.as_usize() as u64)
 }
 

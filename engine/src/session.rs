@@ -91,8 +91,9 @@ pub fn registry_fingerprint() -> &'static str {
 
 /// What nodes call this build.
 pub fn build() -> &'static str {
-    static BUILD: LazyLock<String> =
-        LazyLock::new(|| format!("{}+datafusion-{}", env!("CARGO_PKG_VERSION"), datafusion::DATAFUSION_VERSION));
+    static BUILD: LazyLock<String> = LazyLock::new(|| {
+        format!("{}+datafusion-{}", env!("CARGO_PKG_VERSION"), datafusion::DATAFUSION_VERSION)
+    });
     &BUILD
 }
 

@@ -1,7 +1,7 @@
 //! Our structural error inside somebody else's error text.
 //!
-//! Ballista carries errors between nodes as text, quoted more than once on the way. A marker with URL-encoded
-//! JSON survives that.
+//! Both cluster engines carry it between nodes as text, quoted more than once on the way. A marker with
+//! URL-encoded JSON survives that.
 
 use tidemill_core::{Code, Error};
 use url::form_urlencoded::{Serializer, parse};
@@ -25,6 +25,14 @@ pub fn from_text(text: &str, code: Code) -> Error {
         serde_json::from_str(&json).ok()
     });
     carried.unwrap_or_else(|| Error::new(code, text))
+}
+
+/// What `error` carries, if it carries one; else itself.
+pub fn unwrapped(error: Error) -> Error {
+    match error.message.contains(BEGIN) {
+        true => from_text(&error.message, error.code),
+        false => error,
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ impl Beats {
             let failure = outcome.err().map(|error| error.to_string());
             if failure != last {
                 match &failure {
-                    Some(error) => tracing::warn!(%error, url = %self.url, "the scheduler does not take heartbeats"),
+                    Some(error) => {
+                        tracing::warn!(%error, url = %self.url, "the scheduler does not take heartbeats")
+                    }
                     None => tracing::info!(url = %self.url, "registered with the scheduler"),
                 }
                 last = failure;

@@ -65,7 +65,8 @@ pub(crate) async fn ended(mut task: JoinHandle<()>, patience: Duration) {
 
 async fn once(services: &Arc<Services>, runtime: &Arc<RuntimeEnv>, vcores: usize) -> Result<()> {
     let work = work_folder(services).map_err(|error| {
-        Error::new(Code::NoSpace, format!("no folder for shuffle files: {error}")).hint("set engine.spill_dir")
+        Error::new(Code::NoSpace, format!("no folder for shuffle files: {error}"))
+            .hint("set engine.spill_dir")
     })?;
     let config = process_config(services, runtime, vcores, work.path())?;
     start_executor_process(Arc::new(config)).await.map_err(|error| {
@@ -95,7 +96,8 @@ fn process_config(
     let scheduler = cluster.ballista_scheduler.rsplit_once(':');
     let scheduler = scheduler.and_then(|(host, port)| Some((host.to_owned(), port.parse::<u16>().ok()?)));
     let Some((scheduler_host, scheduler_port)) = scheduler else {
-        let message = format!("cluster.ballista_scheduler = `{}` is not host:port", cluster.ballista_scheduler);
+        let message =
+            format!("cluster.ballista_scheduler = `{}` is not host:port", cluster.ballista_scheduler);
         return Err(Error::new(Code::Config, message).hint("for example 127.0.0.1:50050"));
     };
     let (port, grpc_port) = free_ports(&cluster.executor_host)
@@ -123,9 +125,13 @@ fn process_config(
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
         override_runtime_producer: Some(Arc::new(move |_| Ok(for_runtime.clone()))),
         override_config_producer: Some(Arc::new(move || {
-            session::session_config(&for_config).upgrade_for_ballista().with_ballista_adaptive_query_planner(false)
+            session::session_config(&for_config)
+                .upgrade_for_ballista()
+                .with_ballista_adaptive_query_planner(false)
         })),
-        override_physical_codec: Some(Arc::new(Codec::over(Arc::new(BallistaPhysicalExtensionCodec::default())))),
+        override_physical_codec: Some(Arc::new(Codec::over(Arc::new(
+            BallistaPhysicalExtensionCodec::default(),
+        )))),
         ..ExecutorProcessConfig::default()
     })
 }

@@ -1,10 +1,12 @@
-//! The demo's data folder: its own, and empty at the start.
+//! The demo's data folder: its own, empty at the start, with a configuration by which other commands find what
+//! the demo leaves there.
 
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Without this file in it a folder is somebody else's and stays as it is.
 const MARK: &str = ".tidemill-demo";
+pub(super) const CONFIG: &str = "tidemill.toml";
 
 pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
     let place = || format!("the demo's folder {}", folder.display());
@@ -20,7 +22,14 @@ pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(place)?;
     std::fs::write(folder.join(MARK), "made by `tidemill demo`, which removes this folder at its start\n")
         .with_context(place)?;
-    std::path::absolute(folder).with_context(place)
+    let folder = std::path::absolute(folder).with_context(place)?;
+    let text = format!(
+        "[lake]\nroot = {:?}\n\n[journal]\npath = {:?}\n",
+        folder.join("lake").display().to_string(),
+        folder.join("journal.redb").display().to_string()
+    );
+    std::fs::write(folder.join(CONFIG), text).with_context(place)?;
+    Ok(folder)
 }
 
 #[cfg(test)]
@@ -35,6 +44,9 @@ mod tests {
         std::fs::write(folder.join("old"), "").unwrap();
         assert_eq!(prepare(&folder).unwrap(), folder);
         assert!(!folder.join("old").exists());
+        let config = tidemill_core::config::Config::load(Some(&folder.join(CONFIG))).unwrap();
+        assert_eq!(config.lake.root, folder.join("lake").display().to_string());
+        assert_eq!(config.journal.path, folder.join("journal.redb"));
 
         std::fs::remove_file(folder.join(MARK)).unwrap();
         prepare(&folder).unwrap();

@@ -16,7 +16,7 @@ mod sql;
 mod statements;
 mod view;
 
-pub use broker::Broker;
+use broker::Broker;
 
 use crate::generate::{self, GenerateArgs, Summary};
 use anyhow::{Context, Result, bail, ensure};
@@ -45,29 +45,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// For how long events are produced; Ctrl-C ends it earlier.
     #[arg(long, default_value_t = 60)]
-    pub seconds: u32,
+    pub(crate) seconds: u32,
     /// Events a second.
     #[arg(long, default_value_t = 2000.0)]
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// The same seed gives the same events.
     #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// The folder for the lake, the journal and the export. What an earlier demo left there is removed.
     #[arg(long, value_name = "FOLDER", default_value = "tidemill-demo")]
-    pub keep: PathBuf,
+    pub(crate) keep: PathBuf,
     /// Kafka brokers, as `host:port`, separated by commas, in place of the embedded one.
     #[arg(long)]
-    pub brokers: Option<String>,
-    /// HTTP address of a running scheduler, in place of an engine in this process.
+    pub(crate) brokers: Option<String>,
+    /// Flight SQL address of a running server, in place of an engine in this process.
     #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// ClickHouse to load into, in place of Parquet files. Its password is taken from the scheduler's
     /// environment, TIDEMILL_CLICKHOUSE_PASSWORD.
     #[arg(long, value_name = "URL")]
-    pub clickhouse: Option<String>,
+    pub(crate) clickhouse: Option<String>,
 }
 
 impl DemoArgs {
@@ -75,7 +75,7 @@ impl DemoArgs {
     ///
     /// # Errors
     /// When it holds anything that no demo has made.
-    pub fn prepare_folder(&self) -> Result<PathBuf> {
+    pub(crate) fn prepare_folder(&self) -> Result<PathBuf> {
         folder::prepare(&self.keep)
     }
 
@@ -113,11 +113,18 @@ impl DemoArgs {
     }
 }
 
-/// Runs the demo over an engine whose lake and journal are empty, or at least know none of its names.
+/// What the demo runs on: an engine whose lake and journal know none of its names.
+pub(crate) enum Place {
+    Here(Arc<dyn Frontend>),
+    /// Flight SQL address.
+    Server(String),
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// When a step fails; the message says which. A run that does not reconcile is an exit code, not an error.
-pub async fn run(args: DemoArgs, frontend: Arc<dyn Frontend>) -> Result<ExitCode> {
+pub(crate) async fn run(args: DemoArgs, place: Place) -> Result<ExitCode> {
     args.check()?;
     let broker = match &args.brokers {
         Some(_) => None,
@@ -128,15 +135,17 @@ pub async fn run(args: DemoArgs, frontend: Arc<dyn Frontend>) -> Result<ExitCode
         (None, Some(broker)) => broker.address.to_string(),
         (None, None) => bail!("neither brokers nor an embedded one"),
     };
-    let names = Names::new(args.brokers.is_some(), Utc::now());
-    let sql = Sql::open(frontend).await?;
+    let names = Names::new(args.brokers.is_some() || args.server.is_some(), Utc::now());
+    let sql = match place {
+        Place::Here(frontend) => Sql::local(frontend).await?,
+        Place::Server(server) => Sql::remote(&server).await?,
+    };
     let demo = Demo { target: target(&args)?, args, brokers, names, sql, view: View::new() };
     let code = tokio::select! {
         code = demo.play() => code,
         // The first Ctrl-C only ends the producing.
         pressed = interrupted_twice() => pressed.and_then(|()| bail!("interrupted before the end")),
     };
-    demo.sql.close().await;
     if let Some(broker) = broker {
         broker.stop().await;
     }

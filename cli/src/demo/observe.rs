@@ -3,7 +3,7 @@
 use super::reconcile::{Counted, Observed, Windows};
 use super::sql::{Rows, Sql};
 use anyhow::{Context, Result, bail, ensure};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const WINDOWS: &str = "SELECT CAST(date_part('epoch', window_start) AS BIGINT) A
 FROM revenue GROUP BY window_start, region";
 
 const SPAN: &str = "SELECT CAST(date_part('epoch', min(window_start)) AS BIGINT) AS first,
-  CAST(date_part('epoch', max(window_end)) AS BIGINT) AS last FROM revenue";
+  CAST(date_part('epoch', max(window_start)) AS BIGINT) AS last FROM revenue";
 
 const LOADED: &str = "SELECT status, \"rows\", counted FROM tidemill.load_runs WHERE load = 'revenue_export'";
 
@@ -116,10 +116,12 @@ fn time(second: Option<i64>) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(second?, 0)
 }
 
-/// From the first window's start to the last one's end; `None` without windows.
+/// An interval that holds the start of every window; `None` without windows. It ends right behind the last
+/// one, because a load takes no interval that ends in the future.
 pub(super) async fn span(sql: &Sql) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
     let rows = sql.rows(SPAN).await?;
-    Ok(time(rows.int(0, "first")?).zip(time(rows.int(0, "last")?)))
+    let behind = |last: DateTime<Utc>| last + TimeDelta::milliseconds(1);
+    Ok(time(rows.int(0, "first")?).zip(time(rows.int(0, "last")?).map(behind)))
 }
 
 /// Everything that the reconciliation needs. The pipeline must be drained and the load done.

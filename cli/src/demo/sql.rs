@@ -1,41 +1,38 @@
 //! The demo's only way to the engine.
 
+use crate::shell::{Backend, Local, Remote};
 use anyhow::{Context, Result, bail};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type};
 use futures::TryStreamExt;
 use std::sync::Arc;
-use tidemill_scheduler::frontend::api::{Frontend, SessionId};
+use tidemill_scheduler::frontend::api::Frontend;
 
-pub(super) struct Sql {
-    frontend: Arc<dyn Frontend>,
-    session: SessionId,
-}
+pub(super) struct Sql(Arc<dyn Backend>);
 
 impl Sql {
-    pub(super) async fn open(frontend: Arc<dyn Frontend>) -> Result<Self> {
-        frontend.ready().await?;
-        let session = frontend.open_session("demo").await?;
-        Ok(Self { frontend, session })
+    pub(super) async fn local(frontend: Arc<dyn Frontend>) -> Result<Self> {
+        Ok(Self(Arc::new(Local::open(frontend).await?)))
     }
 
-    pub(super) async fn close(&self) {
-        self.frontend.close_session(&self.session).await;
+    /// Over Flight SQL.
+    pub(super) async fn remote(server: &str) -> Result<Self> {
+        Ok(Self(Arc::new(Remote::connect(server, None).await?)))
     }
 
     /// To its end.
     pub(super) async fn run(&self, statement: &str) -> Result<()> {
-        self.frontend.execute(&self.session, statement, None).await?.affected_rows().await?;
+        let mut running = self.0.execute(statement).await?;
+        while running.rows.try_next().await?.is_some() {}
         Ok(())
     }
 
     pub(super) async fn rows(&self, query: &str) -> Result<Rows> {
-        let answer = self.frontend.execute(&self.session, query, None).await?;
-        let batches: Vec<RecordBatch> =
-            answer.stream.try_collect().await.map_err(tidemill_engine::from_datafusion)?;
+        let running = self.0.execute(query).await?;
+        let batches: Vec<RecordBatch> = running.rows.try_collect().await?;
         // The stream's own schema may know more about nulls than its batches.
-        let schema = batches.first().map_or(answer.schema, RecordBatch::schema);
+        let schema = batches.first().map_or(running.schema, RecordBatch::schema);
         Ok(Rows(concat_batches(&schema, &batches)?))
     }
 

@@ -1,5 +1,6 @@
 //! The SQL of the demo, as a user would write it.
 
+use super::folder::CONFIG;
 use super::{DemoArgs, WINDOW_SECS};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::path::PathBuf;
@@ -117,9 +118,9 @@ fn literal(text: &str) -> String {
 /// What to try next, for people.
 pub(super) fn what_next(args: &DemoArgs, names: &Names, target: &Target) -> String {
     let folder = args.keep.display();
-    let at = match &args.server {
-        Some(server) => format!(" --server {server}"),
-        None => format!(" --data {folder}"),
+    let shell = match &args.server {
+        Some(server) => format!("tidemill sql --server {server}"),
+        None => format!("tidemill --config {folder}/{CONFIG} sql"),
     };
     let exported = match target {
         Target::Files { folder } => format!("Parquet files in {}", folder.join(&names.export).display()),
@@ -133,10 +134,10 @@ pub(super) fn what_next(args: &DemoArgs, names: &Names, target: &Target) -> Stri
         "
 where it is: {lake}; {exported}
 what to try next:
-  tidemill sql{at} -c \"SELECT region, sum(events) AS events, round(sum(revenue), 2) AS revenue FROM revenue GROUP BY region\"
-  tidemill sql{at} -c \"SELECT reason, count(*) FROM revenue_dead_letters GROUP BY reason\"
-  tidemill sql{at} -c \"SELECT * FROM tidemill.epochs ORDER BY epoch DESC LIMIT 10\"
-  tidemill sql{at}"
+  {shell} -c \"SELECT region, sum(events) AS events, round(sum(revenue), 2) AS revenue FROM revenue GROUP BY region\"
+  {shell} -c \"SELECT reason, count(*) FROM revenue_dead_letters GROUP BY reason\"
+  {shell} -c \"SELECT * FROM tidemill.epochs ORDER BY epoch DESC LIMIT 10\"
+  {shell}"
     )
 }
 
@@ -178,9 +179,9 @@ mod tests {
             panic!("not a load")
         };
         assert_eq!(create.load.target, ["/it's \"here\"/revenue_20260101_000000"]);
-        let Statement::RunLoad(run) = parse(&run_load(now, now + TimeDelta::hours(1))) else {
+        let Statement::RunLoad(run) = parse(&run_load(now, now + TimeDelta::milliseconds(3_600_001))) else {
             panic!("not a run")
         };
-        assert_eq!(run.interval, Some((now, now + TimeDelta::hours(1))));
+        assert_eq!(run.interval, Some((now, now + TimeDelta::milliseconds(3_600_001))));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The rate is that of so much time.
-const RATE_OVER: Duration = Duration::from_secs(3);
+const RATE_OVER: Duration = Duration::from_secs(5);
 
 pub(super) struct View {
     terminal: bool,
@@ -72,14 +72,20 @@ fn put(text: &str) {
 }
 
 impl Drawn {
+    /// Between the steps in which epochs count, because between two of them nothing seems to happen.
     fn rate(&mut self, now: Instant, read: u64) -> f64 {
-        self.read.push_back((now, read));
-        while self.read.len() > 2 && now - self.read[1].0 >= RATE_OVER {
+        if self.read.back().is_none_or(|(_, last)| *last != read) {
+            self.read.push_back((now, read));
+        }
+        while self.read.len() > 1 && now - self.read[0].0 > RATE_OVER {
             self.read.pop_front();
         }
-        let (then, before) = self.read[0];
-        let seconds = (now - then).as_secs_f64();
-        if seconds > 0.0 { read.saturating_sub(before) as f64 / seconds } else { 0.0 }
+        let ((then, before), (last, after)) = match (self.read.front(), self.read.back()) {
+            (Some(first), Some(last)) => (*first, *last),
+            _ => return 0.0,
+        };
+        let seconds = (last - then).as_secs_f64();
+        if seconds > 0.0 { after.saturating_sub(before) as f64 / seconds } else { 0.0 }
     }
 }
 
@@ -149,13 +155,13 @@ mod tests {
     fn the_rate_is_that_of_the_last_seconds() {
         let mut drawn = Drawn::default();
         let begun = Instant::now();
-        assert_eq!(drawn.rate(begun, 0), 0.0);
-        let rates: Vec<f64> = (1..=20)
-            .map(|i| drawn.rate(begun + Duration::from_secs(i), if i <= 10 { i * 100 } else { 1_000 }))
-            .collect();
-        assert_eq!((rates[0], rates[9]), (100.0, 100.0));
-        assert_eq!(rates[19], 0.0);
-        assert!(drawn.read.len() < 6);
+        // Four looks a second at a number that grows once a second.
+        let mut rate_at = |quarter: u64, read| drawn.rate(begun + Duration::from_millis(250 * quarter), read);
+        let rates: Vec<f64> = (0..80).map(|quarter| rate_at(quarter, (quarter / 4).min(10) * 100)).collect();
+        assert_eq!(rates[3], 0.0);
+        assert!(rates[4..=40].iter().all(|rate| *rate == 100.0), "{rates:?}");
+        assert_eq!(rates[79], 0.0);
+        assert!(drawn.read.len() < 7);
     }
 
     #[test]

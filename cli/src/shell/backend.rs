@@ -9,17 +9,17 @@ use tidemill_engine::Progress;
 use tidemill_scheduler::frontend::api::AnswerKind;
 
 /// A statement under way; dropping it cancels the job.
-pub(super) struct Running {
-    pub(super) job: JobId,
-    pub(super) kind: AnswerKind,
+pub(crate) struct Running {
+    pub(crate) job: JobId,
+    pub(crate) kind: AnswerKind,
     /// The engine that runs it, as users write it in `SET engine`.
-    pub(super) engine: Option<&'static str>,
-    pub(super) schema: SchemaRef,
-    pub(super) rows: BoxStream<'static, Result<RecordBatch>>,
+    pub(crate) engine: Option<&'static str>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) rows: BoxStream<'static, Result<RecordBatch>>,
 }
 
 #[async_trait]
-pub(super) trait Backend: Send + Sync {
+pub(crate) trait Backend: Send + Sync {
     /// What the prompt says about the place.
     fn place(&self) -> String;
 

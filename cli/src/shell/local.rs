@@ -8,13 +8,13 @@ use tidemill_core::{JobId, Result};
 use tidemill_engine::{Progress, from_datafusion};
 use tidemill_scheduler::frontend::api::{Frontend, SessionId};
 
-pub(super) struct Local {
+pub(crate) struct Local {
     frontend: Arc<dyn Frontend>,
     session: SessionId,
 }
 
 impl Local {
-    pub(super) async fn open(frontend: Arc<dyn Frontend>) -> Result<Self> {
+    pub(crate) async fn open(frontend: Arc<dyn Frontend>) -> Result<Self> {
         let session = frontend.open_session("local").await?;
         Ok(Self { frontend, session })
     }

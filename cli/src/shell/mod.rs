@@ -17,8 +17,9 @@ mod run;
 mod split;
 
 use anyhow::Context;
-use backend::Backend;
-use remote::Remote;
+pub(crate) use backend::Backend;
+pub(crate) use local::Local;
+pub(crate) use remote::Remote;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,7 +122,7 @@ where
             report::error(&error, None);
             return Ok(ExitCode::FAILURE);
         }
-        (Err(_), false) => Arc::new(local::Local::open(local().await?).await?),
+        (Err(_), false) => Arc::new(Local::open(local().await?).await?),
     };
     let mut runner = run::Runner::new(backend, args.format, args.max_rows);
     match script {

@@ -21,19 +21,19 @@ use tonic::transport::{Channel, Endpoint};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
 
-pub(super) struct Login {
-    pub(super) user: String,
-    pub(super) password: String,
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
 }
 
-pub(super) struct Remote {
+pub(crate) struct Remote {
     server: String,
     client: FlightSqlServiceClient<Channel>,
 }
 
 impl Remote {
     /// Connects and makes sure that a Tidemill server lets us in.
-    pub(super) async fn connect(server: &str, login: Option<Login>) -> Result<Self> {
+    pub(crate) async fn connect(server: &str, login: Option<Login>) -> Result<Self> {
         let url = url_of(server);
         let unreachable = |reason: String| {
             Error::new(Code::Unreachable, format!("no server answers at {url}: {reason}"))

@@ -28,7 +28,8 @@ pub fn descriptors<T: Serialize>(items: &[T]) -> Result<Arc<dyn ExecutionPlan>> 
 /// that happens to look like one does no harm.
 pub(crate) fn partitions(plan: &dyn ExecutionPlan) -> Option<&[Vec<RecordBatch>]> {
     let source = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<MemorySourceConfig>()?;
-    let whole = source.projection().is_none() && source.original_schema().fields() == descriptor_schema().fields();
+    let whole =
+        source.projection().is_none() && source.original_schema().fields() == descriptor_schema().fields();
     whole.then(|| source.partitions())
 }
 

@@ -7,18 +7,18 @@ use super::{Member, buckets, with_children};
 use crate::codec::Codec;
 use crate::from_datafusion;
 use crate::guard::GuardExec;
-use crate::in_process::coalesced;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     BroadcastExec, DistributedExt, NetworkBoundaryExt, SessionStateBuilderExt, WorkerResolver,
@@ -52,7 +52,7 @@ impl Cluster {
         context: &TaskContext,
     ) -> Result<Distributed> {
         let config = self.session_config(context.session_config()).map_err(from_datafusion)?;
-        let plan = coalesced(plan);
+        let plan = gathered(plan);
         let (plan, config) = match undistributable(&plan) {
             true => (plan, config),
             false => self.plan(plan, config, context).await?,
@@ -74,9 +74,12 @@ impl Cluster {
             .with_query_planner(Arc::new(Given(aligned)))
             .with_distributed_planner()
             .build();
-        let nothing =
-            LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) });
-        let planned = state.query_planner().create_physical_plan(&nothing, &state).await.map_err(from_datafusion)?;
+        let nothing = LogicalPlan::EmptyRelation(EmptyRelation {
+            produce_one_row: false,
+            schema: Arc::new(DFSchema::empty()),
+        });
+        let planned =
+            state.query_planner().create_physical_plan(&nothing, &state).await.map_err(from_datafusion)?;
         buckets::check(&planned, 1)?;
         Ok((guarded(planned).map_err(from_datafusion)?, state.config().clone()))
     }
@@ -98,6 +101,16 @@ impl Cluster {
             .with_distributed_route_tasks_handler(InOrder(urls))
             .with_distributed_worker_connection_buffer_budget_bytes(BUFFER_BYTES)?
             .with_distributed_max_tasks_per_stage(self.tasks())
+    }
+}
+
+/// The plan with a root that gathers all tasks, also those of a plan of one partition: its leaf may be cut.
+/// One partition that has an order is read by one task.
+fn gathered(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    let one = plan.output_partitioning().partition_count() == 1;
+    match one && (plan.output_ordering().is_some() || plan.is::<CoalescePartitionsExec>()) {
+        true => plan,
+        false => Arc::new(CoalescePartitionsExec::new(plan)),
     }
 }
 
@@ -147,7 +160,11 @@ struct Given(Arc<dyn ExecutionPlan>);
 
 #[async_trait]
 impl QueryPlanner for Given {
-    async fn create_physical_plan(&self, _: &LogicalPlan, _: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(
+        &self,
+        _: &LogicalPlan,
+        _: &dyn Session,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         Ok(self.0.clone())
     }
 }

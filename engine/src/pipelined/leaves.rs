@@ -7,8 +7,9 @@ use datafusion::common::Result as DfResult;
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::Partitioning;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::repartition::RepartitionExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::{Distribution, ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{
     DesiredTaskCountEvent, DesiredTaskCountEventResponse, DesiredTaskCountHandler, DistributedLeafExec,
     RouteTasksEvent, RouteTasksEventResponse, RouteTasksHandler, ScaleUpLeafNodeEvent,
@@ -25,7 +26,10 @@ pub(super) struct TaskCounts;
 
 #[async_trait]
 impl DesiredTaskCountHandler for TaskCounts {
-    async fn handle(&self, event: DesiredTaskCountEvent<'_>) -> Option<DfResult<DesiredTaskCountEventResponse>> {
+    async fn handle(
+        &self,
+        event: DesiredTaskCountEvent<'_>,
+    ) -> Option<DfResult<DesiredTaskCountEventResponse>> {
         task_count(event.plan.as_ref()).map(Ok)
     }
 }
@@ -38,6 +42,9 @@ fn task_count(plan: &dyn ExecutionPlan) -> Option<DesiredTaskCountEventResponse>
     if let Some(partitions) = descriptors::partitions(plan) {
         return Some(DesiredTaskCountEventResponse::desired(partitions.len().max(FEWEST_TASKS)));
     }
+    if relies_on_one_partition(plan) {
+        return Some(DesiredTaskCountEventResponse::maximum(1));
+    }
     if let Some(repartition) = plan.downcast_ref::<RepartitionExec>() {
         // A shuffle from several tasks interleaves their rows, but still promises the order of its input.
         // Range boundaries are not shuffled at all.
@@ -49,9 +56,26 @@ fn task_count(plan: &dyn ExecutionPlan) -> Option<DesiredTaskCountEventResponse>
         };
     }
     let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
-    let bytes: u64 = scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum();
+    let bytes: u64 =
+        scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum();
     // Nothing to read would ask for no task. A declared partitioning would be cut without regard to it.
     (bytes == 0 || scan.output_partitioning.is_some()).then(|| DesiredTaskCountEventResponse::maximum(1))
+}
+
+/// Whether an input has all rows, or all rows of a key, in one place only because it has one partition. With
+/// several tasks it would have one in each, and a sort, a group or a join would be done in parts.
+fn relies_on_one_partition(plan: &dyn ExecutionPlan) -> bool {
+    // The planner broadcasts their first input to all tasks.
+    let collects = plan.is::<CrossJoinExec>()
+        || plan.is::<NestedLoopJoinExec>()
+        || plan
+            .downcast_ref::<HashJoinExec>()
+            .is_some_and(|join| *join.partition_mode() == PartitionMode::CollectLeft);
+    let needs = plan.required_input_distribution();
+    plan.children().into_iter().zip(needs).skip(usize::from(collects)).any(|(input, need)| {
+        !matches!(need, Distribution::UnspecifiedDistribution)
+            && input.output_partitioning().partition_count() == 1
+    })
 }
 
 /// Deals the descriptors out to the tasks of the stage.

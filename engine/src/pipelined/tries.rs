@@ -4,6 +4,7 @@ use super::Pipelined;
 use super::distribute::Distributed;
 use super::members::Member;
 use crate::guard::guard;
+use crate::wire_error::unwrapped;
 use crate::{Execution, JobKind, JobSpec, Progress, from_datafusion, to_datafusion};
 use arrow::array::RecordBatch;
 use datafusion::common::Result as DfResult;
@@ -65,7 +66,9 @@ impl Job {
             };
             let alive = self.probe(&workers).await;
             let error = match workers.iter().find(|worker| !alive.contains(worker)) {
-                Some(lost) if failure.error.code != Code::WorkerLost => worker_lost(lost).context(failure.error.message),
+                Some(lost) if failure.error.code != Code::WorkerLost => {
+                    worker_lost(lost).context(failure.error.message)
+                }
                 _ => failure.error,
             };
             // An epoch is tried again by its driver, under a new scope.
@@ -88,13 +91,16 @@ impl Job {
     ) -> Result<(), Failure> {
         let mut begun = false;
         let stream = execute_stream(run.plan, run.context);
-        let mut stream = guard(stream.map_err(|error| Failure { error: from_datafusion(error), begun })?);
+        let mut stream =
+            guard(stream.map_err(|error| Failure { error: unwrapped(from_datafusion(error)), begun })?);
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
                 item = stream.next() => match item {
                     None => return Ok(()),
-                    Some(Err(error)) => return Err(Failure { error: from_datafusion(error), begun }),
+                    Some(Err(error)) => {
+                        return Err(Failure { error: unwrapped(from_datafusion(error)), begun });
+                    }
                     Some(Ok(batch)) => {
                         progress.lock().rows += batch.num_rows() as u64;
                         begun |= batch.num_rows() > 0;
@@ -122,7 +128,12 @@ impl Job {
             let member = members.iter().any(|member| member.id == worker.id);
             member && self.engine.channels.answers(&worker.url).await
         }));
-        workers.iter().zip(answers.await).filter(|(_, answers)| *answers).map(|(worker, _)| worker.clone()).collect()
+        workers
+            .iter()
+            .zip(answers.await)
+            .filter(|(_, answers)| *answers)
+            .map(|(worker, _)| worker.clone())
+            .collect()
     }
 
     /// A plan over the members of now, without those that did not answer.
@@ -131,7 +142,9 @@ impl Job {
         self.engine.channels.retain(|url| workers.iter().any(|worker| worker.url == *url));
         workers.retain(|worker| alive.contains(worker) || !before.contains(worker));
         if workers.is_empty() {
-            return Err(Error::new(Code::NoExecutors, "no executor answers").hint("look at the executors' logs"));
+            return Err(
+                Error::new(Code::NoExecutors, "no executor answers").hint("look at the executors' logs")
+            );
         }
         self.engine.cluster(workers).distribute(self.plan.clone(), &self.context).await
     }

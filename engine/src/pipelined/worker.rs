@@ -48,7 +48,8 @@ impl WorkerServer {
             .build()
             .map_err(broken)?;
         let sessions = Sessions { services, codec, channels: Channels::default() };
-        let worker = Worker::from_session_builder(sessions).with_runtime_env(runtime).with_version(session::build());
+        let worker =
+            Worker::from_session_builder(sessions).with_runtime_env(runtime).with_version(session::build());
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("pipelined-worker".to_owned())
@@ -121,9 +122,12 @@ impl WorkerSessionBuilder for Sessions {
         let mut builder = query.builder;
         let config = builder.config().get_or_insert_default();
         config.set_distributed_option_extension_from_headers::<Carried>(&query.headers)?;
-        let carried = config.options().extensions.get::<Carried>().cloned().ok_or_else(|| {
-            to_datafusion(Error::internal("a query came without its settings"))
-        })?;
+        let carried = config
+            .options()
+            .extensions
+            .get::<Carried>()
+            .cloned()
+            .ok_or_else(|| to_datafusion(Error::internal("a query came without its settings")))?;
         carried.apply(config.options_mut())?;
         config.set_extension(self.services.clone());
         config.set_distributed_user_codec(self.codec.clone());

@@ -16,7 +16,7 @@ use tidemill_engine::{Engine, JobKind, JobSpec, Services, from_datafusion, sessi
 
 /// A list that tests change by hand.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<Vec<Member>>);
+pub(crate) struct Known(Mutex<Vec<Member>>);
 
 impl Members for Known {
     fn members(&self) -> Vec<Member> {
@@ -25,34 +25,35 @@ impl Members for Known {
 }
 
 impl Known {
-    pub fn add(&self, name: &str, port: u16) {
+    pub(crate) fn add(&self, name: &str, port: u16) {
         let url = format!("http://127.0.0.1:{port}").parse().unwrap();
         let build = session::build().to_owned();
         self.0.lock().unwrap().push(Member { id: ExecutorId::new(name), url, vcores: 1, build });
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.0.lock().unwrap().retain(|member| member.id.as_str() != name);
     }
 }
 
-pub struct Cluster {
-    pub members: Arc<Known>,
-    pub engine: Pipelined,
-    pub session: SessionContext,
+pub(crate) struct Cluster {
+    pub(crate) members: Arc<Known>,
+    pub(crate) engine: Pipelined,
+    pub(crate) session: SessionContext,
     workers: Vec<WorkerServer>,
 }
 
 impl Cluster {
     /// With workers `w0`, `w1`, …
-    pub fn of(workers: usize) -> Self {
+    pub(crate) fn of(workers: usize) -> Self {
         let services = Services::new(Config::default(), ConnectorRegistry::default());
         let runtime = session::runtime_env(&services.config).unwrap();
         let codec = Codec::default().with_operators(toys::OPERATORS);
         let members = Arc::new(Known::default());
         let start = |index: usize| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let worker = WorkerServer::start(listener, services.clone(), runtime.clone(), codec.clone(), 2).unwrap();
+            let worker =
+                WorkerServer::start(listener, services.clone(), runtime.clone(), codec.clone(), 2).unwrap();
             members.add(&format!("w{index}"), worker.address().port());
             worker
         };
@@ -62,23 +63,23 @@ impl Cluster {
         Self { members, engine, session, workers }
     }
 
-    pub async fn plan(&self, sql: &str) -> Arc<dyn ExecutionPlan> {
+    pub(crate) async fn plan(&self, sql: &str) -> Arc<dyn ExecutionPlan> {
         self.session.sql(sql).await.unwrap().create_physical_plan().await.unwrap()
     }
 
-    pub async fn run(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>, Error> {
+    pub(crate) async fn run(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>, Error> {
         run(&self.engine, plan, &self.session, JobKind::Query).await
     }
 
     /// The worker dies without a word, and later the scheduler notices.
-    pub fn kill_last(&mut self) {
+    pub(crate) fn kill_last(&mut self) {
         let worker = self.workers.pop().unwrap();
         worker.stop(Duration::ZERO);
         self.members.remove(&format!("w{}", self.workers.len()));
     }
 }
 
-pub async fn run(
+pub(crate) async fn run(
     engine: &dyn Engine,
     plan: Arc<dyn ExecutionPlan>,
     session: &SessionContext,
@@ -89,6 +90,6 @@ pub async fn run(
     execution.stream.try_collect().await.map_err(from_datafusion)
 }
 
-pub fn rows(batches: &[RecordBatch]) -> usize {
+pub(crate) fn rows(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }

@@ -22,7 +22,8 @@ fn keyed(buckets: usize) -> Arc<dyn ExecutionPlan> {
 }
 
 fn pairs(batches: &[RecordBatch]) -> BTreeSet<(i64, i64)> {
-    let column = |batch: &RecordBatch, index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+    let column =
+        |batch: &RecordBatch, index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
     batches.iter().flat_map(|batch| column(batch, 0).into_iter().zip(column(batch, 1))).collect()
 }
 

@@ -21,8 +21,10 @@ async fn each_descriptor_is_read_once_over_several_tasks() {
         let prepared = cluster.engine.prepare(plan.clone(), cluster.session.task_ctx()).await.unwrap();
         assert!(text(&prepared).contains("input_tasks=2"), "{}", text(&prepared));
         let batches = cluster.run(plan).await.unwrap();
-        let mut keys: Vec<i64> =
-            batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        let mut keys: Vec<i64> = batches
+            .iter()
+            .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect();
         keys.sort_unstable();
         assert_eq!(keys, (0..descriptors * 100).collect::<Vec<_>>());
     }
@@ -41,7 +43,8 @@ async fn one_worker_does_the_work_instead_of_the_coordinator() {
 async fn groups_are_whole() {
     let cluster = Cluster::of(2);
     cluster.session.register_table("t", Arc::new(RowsTable(Rows::dense(4, 250)))).unwrap();
-    let plan = cluster.plan("SELECT k % 10 AS g, count(*) AS n, max(make_array(k)[1]) FROM t GROUP BY g").await;
+    let plan =
+        cluster.plan("SELECT k % 10 AS g, count(*) AS n, max(make_array(k)[1]) FROM t GROUP BY g").await;
     let batches = cluster.run(plan).await.unwrap();
     assert_eq!(rows(&batches), 10);
     for batch in batches {
@@ -122,4 +125,42 @@ async fn a_worker_that_dies_in_the_middle_is_survived() {
     let batches = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().unwrap();
     assert_eq!(rows(&batches), 4);
     assert_eq!(cluster.engine.slots(), 1);
+}
+
+/// A plan of one partition has no exchange that would bring the rows of several tasks together.
+#[tokio::test(flavor = "multi_thread")]
+async fn sorts_groups_and_joins_over_one_partition_stay_whole() {
+    let cluster = Cluster::of(2);
+    let sql = "SELECT a.g, count(*) AS n, max(a.k) AS k FROM (SELECT k, k % 3 AS g FROM t) a \
+               JOIN (SELECT k FROM t ORDER BY k DESC LIMIT 30) b ON a.k = b.k GROUP BY a.g ORDER BY a.g";
+    for partitions in [1, 2] {
+        let set = format!("SET datafusion.execution.target_partitions = {partitions}");
+        cluster.session.sql(&set).await.unwrap();
+        let descriptors = Rows::dense(partitions, 120 / partitions);
+        cluster.session.deregister_table("t").unwrap();
+        cluster.session.register_table("t", Arc::new(RowsTable(descriptors))).unwrap();
+        let plan = cluster.plan(sql).await;
+        let batches = cluster.run(plan.clone()).await.unwrap();
+        let found: Vec<(i64, i64, i64)> = batches
+            .iter()
+            .flat_map(|batch| {
+                let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+                std::iter::zip(column(0), std::iter::zip(column(1), column(2))).map(|(g, (n, k))| (g, n, k))
+            })
+            .collect();
+        assert_eq!(found, [(0, 10, 117), (1, 10, 118), (2, 10, 119)], "{}", text(&plan));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_over_all_tasks_is_kept() {
+    let cluster = Cluster::of(2);
+    cluster.session.register_table("t", Arc::new(RowsTable(Rows::dense(4, 50)))).unwrap();
+    let plan = cluster.plan("SELECT k FROM t ORDER BY k DESC").await;
+    let batches = cluster.run(plan).await.unwrap();
+    let keys: Vec<i64> = batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(keys, (0..200).rev().collect::<Vec<_>>());
 }

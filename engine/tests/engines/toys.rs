@@ -7,6 +7,7 @@ use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -14,7 +15,6 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
-use datafusion::physical_expr::expressions::Column;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -25,25 +25,25 @@ use tidemill_engine::codec::{Decoder, Encoder, Operator, Portable};
 use tidemill_engine::exec::descriptors;
 use tidemill_engine::{Services, to_datafusion};
 
-pub const OPERATORS: &[Operator] = &[Operator::of::<RowsExec>(), Operator::of::<PairExec>()];
+pub(crate) const OPERATORS: &[Operator] = &[Operator::of::<RowsExec>(), Operator::of::<PairExec>()];
 
 /// While set, a descriptor that stalls does so.
-pub static STALL: AtomicBool = AtomicBool::new(false);
+pub(crate) static STALL: AtomicBool = AtomicBool::new(false);
 /// How many descriptors have stalled.
-pub static STALLED: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static STALLED: AtomicUsize = AtomicUsize::new(0);
 
 /// The keys `from .. from + rows`, and how making them goes wrong.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Rows {
-    pub from: i64,
-    pub rows: i64,
-    pub panics: bool,
-    pub stalls: bool,
+pub(crate) struct Rows {
+    pub(crate) from: i64,
+    pub(crate) rows: i64,
+    pub(crate) panics: bool,
+    pub(crate) stalls: bool,
 }
 
 impl Rows {
     /// `count` descriptors of `rows` keys each, without gaps.
-    pub fn dense(count: i64, rows: i64) -> Vec<Self> {
+    pub(crate) fn dense(count: i64, rows: i64) -> Vec<Self> {
         (0..count).map(|index| Self { from: index * rows, rows, ..Self::default() }).collect()
     }
 }
@@ -58,7 +58,9 @@ fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
 }
 
 fn schema(names: &[&str]) -> SchemaRef {
-    Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Int64, false)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        names.iter().map(|name| Field::new(*name, DataType::Int64, false)).collect::<Vec<_>>(),
+    ))
 }
 
 /// The descriptors of a stream.
@@ -70,13 +72,13 @@ async fn read<T: serde::de::DeserializeOwned>(input: SendableRecordBatchStream) 
 
 /// Columns: `k`, and the batch size of the session in which it was made.
 #[derive(Debug)]
-pub struct RowsExec {
+pub(crate) struct RowsExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl RowsExec {
-    pub fn of(rows: &[Rows]) -> Arc<Self> {
+    pub(crate) fn of(rows: &[Rows]) -> Arc<Self> {
         Arc::new(Self::over(descriptors(rows).unwrap()))
     }
 
@@ -102,14 +104,14 @@ async fn make(input: SendableRecordBatchStream, schema: SchemaRef, batch_size: i
 
 /// Pairs each row of the left input with the bucket that the right input's descriptor names.
 #[derive(Debug)]
-pub struct PairExec {
+pub(crate) struct PairExec {
     left: Arc<dyn ExecutionPlan>,
     right: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl PairExec {
-    pub fn over(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>) -> Self {
+    pub(crate) fn over(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>) -> Self {
         let partitions = left.output_partitioning().partition_count();
         Self { left, right, properties: properties(schema(&["bucket", "k"]), partitions) }
     }
@@ -194,7 +196,7 @@ operator!(PairExec, [left, right], context, partition, |schema, left, right| pai
 
 /// `RowsExec` as a table.
 #[derive(Debug)]
-pub struct RowsTable(pub Vec<Rows>);
+pub(crate) struct RowsTable(pub(crate) Vec<Rows>);
 
 #[async_trait::async_trait]
 impl TableProvider for RowsTable {

@@ -2,9 +2,9 @@
 
 use super::Server;
 use super::fetch::Clients;
+use ballista_core::JobId;
 use ballista_core::serde::protobuf::job_status::Status;
 use ballista_core::serde::protobuf::{JobStatus, PartitionLocation};
-use ballista_core::JobId;
 use ballista_scheduler::state::task_manager::JobOverview;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::Result as DfResult;

@@ -75,7 +75,9 @@ fn config(services: &Arc<Services>, runtime: &Arc<RuntimeEnv>, address: SocketAd
         override_session_builder: Some(Arc::new(move |config| {
             Ok(session::session_state(&for_sessions, runtime.clone()).with_config(config).build())
         })),
-        override_physical_codec: Some(Arc::new(Codec::over(Arc::new(BallistaPhysicalExtensionCodec::default())))),
+        override_physical_codec: Some(Arc::new(Codec::over(Arc::new(
+            BallistaPhysicalExtensionCodec::default(),
+        )))),
         ..SchedulerConfig::default()
     }
 }

@@ -6,6 +6,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::SessionState;
+use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result, store};
@@ -25,15 +26,13 @@ pub(super) fn format_of(location: &str) -> Option<TableFormat> {
 pub(super) async fn infer_schema(state: &SessionState, table: &TableDef) -> Result<SchemaRef> {
     let options = listing_options(state, table)?;
     let url = listing_url(table)?;
-    let nothing = || {
-        let name = name(table.format);
-        Error::new(Code::NotFound, format!("`{}` holds no {name} files", table.location))
-            .hint("check the location and the format")
-    };
-    let schema = options.infer_schema(state, &url).await.map_err(from_datafusion)?;
-    if schema.fields().is_empty() {
-        return Err(nothing());
+    let store = state.runtime_env().object_store(&url).map_err(from_datafusion)?;
+    let files = url.list_all_files(state, store.as_ref(), &options.file_extension).await;
+    if files.map_err(from_datafusion)?.next().await.is_none() {
+        let message = format!("`{}` holds no {} files", table.location, name(table.format));
+        return Err(Error::new(Code::NotFound, message).hint("check the location and the format"));
     }
+    let schema = options.infer_schema(state, &url).await.map_err(from_datafusion)?;
     Ok(without_partitions(&schema, &table.partition_by))
 }
 

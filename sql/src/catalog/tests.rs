@@ -151,8 +151,6 @@ async fn an_unknown_table_gets_a_suggestion_and_a_source_a_reason() {
     let house = House::new();
     house.table("public", "orders", &[5], true);
     house.catalog.apply(Change::PutSource("events".to_owned()));
-    let error = house.query("SELECT * FROM order").await.map(|_| ()).unwrap_err();
-    assert_eq!(error.code, Code::Syntax, "a keyword");
     let error = house.query("SELECT * FROM oders").await.unwrap_err();
     assert_eq!(error.message, "no table `public.oders`");
     assert_eq!((error.code, error.hint.as_deref()), (Code::UnknownObject, Some("did you mean `orders`?")));

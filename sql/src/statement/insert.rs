@@ -2,7 +2,8 @@
 
 use crate::TableName;
 use crate::dialect::Cursor;
-use arrow::datatypes::Schema;
+use arrow::compute::can_cast_types;
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Query;
@@ -47,22 +48,30 @@ impl Insert {
             return Err(Error::new(Code::InvalidStatement, message)
                 .hint(format!("the columns are: {}", names.join(", "))));
         }
-        let project = |field: &arrow::datatypes::FieldRef| {
-            let value = match targets.iter().position(|target| *target == field.name()) {
-                Some(position) => Expr::Column(given[position].clone()),
+        let project = |field: &FieldRef| {
+            let name = field.name();
+            let value = match targets.iter().position(|target| *target == name) {
+                Some(position) => {
+                    let from = plan.schema().field(position).data_type();
+                    if !can_cast_types(from, field.data_type()) {
+                        let message =
+                            format!("INSERT: {from} does not fit `{name}`, which is {}", field.data_type());
+                        return Err(Error::new(Code::TypeMismatch, message).hint("CAST it in the query"));
+                    }
+                    Expr::Column(given[position].clone())
+                }
                 None if field.is_nullable() => lit(ScalarValue::Null),
                 None => {
-                    let message = format!("INSERT gives no value for `{}`, which is NOT NULL", field.name());
+                    let message = format!("INSERT gives no value for `{name}`, which is NOT NULL");
                     return Err(Error::new(Code::InvalidStatement, message));
                 }
             };
-            Ok(cast(value, field.data_type().clone()).alias(field.name()))
+            Ok(cast(value, field.data_type().clone()).alias(name))
         };
         let exprs = table.fields().iter().map(project).collect::<Result<Vec<_>>>()?;
-        LogicalPlanBuilder::from(plan).project(exprs).and_then(|builder| builder.build()).map_err(|error| {
-            let error = from_datafusion(error);
-            Error { code: Code::TypeMismatch, ..error }
-        })
+        let aligned =
+            LogicalPlanBuilder::from(plan.clone()).project(exprs).and_then(|builder| builder.build());
+        aligned.map_err(from_datafusion)
     }
 
     fn targets<'a>(&'a self, table: &'a Schema) -> Result<Vec<&'a String>> {

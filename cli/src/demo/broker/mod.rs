@@ -31,8 +31,8 @@ const MAX_FRAME_BYTES: usize = 100 << 20;
 
 /// A running broker; dropping it ends it and forgets its logs.
 #[derive(Debug)]
-pub struct Broker {
-    pub address: SocketAddr,
+pub(crate) struct Broker {
+    pub(crate) address: SocketAddr,
     serving: JoinHandle<()>,
 }
 
@@ -41,7 +41,7 @@ impl Broker {
     ///
     /// # Errors
     /// When the port cannot be had.
-    pub async fn start(port: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn start(port: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .with_context(|| format!("the demo's broker cannot listen on 127.0.0.1:{port}"))?;
@@ -51,7 +51,7 @@ impl Broker {
     }
 
     /// Cuts every connection.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.serving.abort();
         // The only outcome is "cancelled".
         (&mut self.serving).await.ok();

@@ -1,0 +1,58 @@
+//! One process: what is written is there after a restart, and errors say what is allowed.
+
+use crate::cluster::BINARY;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn sql(folder: &Path, text: &str) -> Output {
+    Command::new(BINARY)
+        .current_dir(folder)
+        // A port on which nobody answers: the statements run in the process itself.
+        .env_remove("TIDEMILL_SERVER")
+        .args(["sql", "--format", "csv", "-c", text])
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn tables_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = "CREATE TABLE numbers PARTITIONED BY (third) AS \
+                  SELECT value AS n, value % 3 AS third FROM generate_series(1, 1000)";
+    stdout(&sql(folder.path(), create));
+    stdout(&sql(folder.path(), "INSERT INTO numbers SELECT n + 1000, third FROM numbers"));
+    let answer = stdout(&sql(
+        folder.path(),
+        "SELECT third, count(*) AS rows, sum(n) AS total FROM numbers GROUP BY third ORDER BY third",
+    ));
+    assert_eq!(answer, "third,rows,total\n0,666,666666\n1,668,668334\n2,666,666000\n");
+}
+
+#[test]
+fn errors_say_what_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&sql(folder.path(), "CREATE TABLE events (user_id VARCHAR, price DOUBLE)"));
+    let cases = [
+        ("SELECT usr_id FROM events", "TM-1002", "user_id"),
+        ("SELEC 1", "TM-1001", "SELECT"),
+        ("SELECT * FROM evnts", "TM-1003", "events"),
+        ("SET engine = 'staged'; SELECT count(price) FROM events", "TM-1007", "tidemill executor"),
+        ("SET engine = 'fast'", "TM-1006", "pipelined"),
+        ("DROP PIPELINE revenue", "TM-1003", "revenue"),
+        ("CREATE CONNECTION w WITH (connector = 'clickhuse')", "TM-1006", "clickhouse"),
+        ("CREATE TABLE events (a INT)", "TM-1004", "IF NOT EXISTS"),
+        ("INSERT INTO events SELECT 1", "TM-1008", "user_id, price"),
+    ];
+    for (statement, code, word) in cases {
+        let output = sql(folder.path(), statement);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{statement} went well");
+        assert!(words.contains(code) && words.contains(word), "{statement}: {words}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The whole system, as processes: the binary, Apache Kafka, an S3 store.
+//!
+//! Tests that need a service which is not there say `SKIPPED` with its name; with
+//! `TIDEMILL_REQUIRE_SERVICES=1` that is a failure (see `deploy/test`).
+
+mod chaos;
+mod cluster;
+mod local;
