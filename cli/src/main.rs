@@ -116,7 +116,12 @@ async fn shutdown() {
 
 /// Log lines go to standard error; `TIDEMILL_LOG` sets what is logged, as in `tidemill=debug`.
 fn log(quiet: bool) {
-    let default = if quiet { "off" } else { "warn,tidemill=info,tidemill_scheduler=info,tidemill_executor=info" };
+    let default =
+        if quiet { "off" } else { "warn,tidemill=info,tidemill_scheduler=info,tidemill_executor=info" };
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }

@@ -151,12 +151,7 @@ impl Default for Engine {
 
 impl Default for Streaming {
     fn default() -> Self {
-        Self {
-            buckets: 4,
-            max_records_per_epoch: 2_000_000,
-            state_deltas: 10,
-            state_cache_bytes: 512 << 20,
-        }
+        Self { buckets: 4, max_records_per_epoch: 2_000_000, state_deltas: 10, state_cache_bytes: 512 << 20 }
     }
 }
 

@@ -3,17 +3,17 @@
 //!
 //! What it is not: it knows no SQL text, no schedule and no connector by name.
 
-pub mod decode;
 pub mod codec;
+pub mod decode;
 mod engine;
 pub mod epoch;
-mod guard;
 mod error;
 pub mod exec;
+mod guard;
 mod in_process;
 mod lake;
-pub mod pipelined;
 pub mod object_stores;
+pub mod pipelined;
 mod services;
 pub mod session;
 pub mod wire_error;

@@ -135,7 +135,9 @@ impl Engines {
 
 fn ready(engine: &Arc<dyn Engine>) -> Result<Arc<dyn Engine>> {
     match engine.slots() {
-        0 => Err(Error::new(Code::NoExecutors, "no executor is registered").hint("start `tidemill executor`")),
+        0 => {
+            Err(Error::new(Code::NoExecutors, "no executor is registered").hint("start `tidemill executor`"))
+        }
         _ => Ok(engine.clone()),
     }
 }

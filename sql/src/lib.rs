@@ -27,6 +27,6 @@ pub mod streaming;
 pub use catalog::{Catalog, Change, SystemTables};
 pub use dialect::{TidemillTypes, split};
 pub use functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
-pub use plan::plan_query;
 pub use name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
+pub use plan::plan_query;
 pub use statement::{Statement, parse};

@@ -22,7 +22,8 @@ type Windows = BTreeMap<(i64, String), (u64, i64)>;
 #[test]
 fn every_window_is_right_whatever_was_killed() {
     const TEST: &str = "every_window_is_right_whatever_was_killed";
-    let (Some(kafka), Some(s3)) = (service(TEST, "TIDEMILL_KAFKA"), service(TEST, "TIDEMILL_S3_ENDPOINT")) else {
+    let (Some(kafka), Some(s3)) = (service(TEST, "TIDEMILL_KAFKA"), service(TEST, "TIDEMILL_S3_ENDPOINT"))
+    else {
         return;
     };
     let number = |name: &str, default: u64| {
@@ -77,7 +78,8 @@ fn every_window_is_right_whatever_was_killed() {
     assert_eq!(letters[0]["n"], summary["malformed"]);
     let (expected, found) = (expected(&summary), found(&cluster));
     assert!(!expected.is_empty());
-    let different: Vec<_> = expected.iter().filter(|(window, value)| found.get(*window) != Some(*value)).collect();
+    let different: Vec<_> =
+        expected.iter().filter(|(window, value)| found.get(*window) != Some(*value)).collect();
     if expected != found {
         cluster.print_logs();
     }
@@ -132,7 +134,8 @@ const PIPELINE: &str = "CREATE STREAMING TABLE revenue WITH (trigger = '100 ms',
 fn expected(summary: &serde_json::Value) -> Windows {
     let windows = summary["windows"].as_array().unwrap();
     let window = |window: &serde_json::Value| {
-        let key = (window["window_start_ms"].as_i64().unwrap(), window["region"].as_str().unwrap().to_owned());
+        let key =
+            (window["window_start_ms"].as_i64().unwrap(), window["region"].as_str().unwrap().to_owned());
         (key, (window["events"].as_u64().unwrap(), window["revenue_cents"].as_i64().unwrap()))
     };
     windows.iter().map(window).collect()

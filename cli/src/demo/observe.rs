@@ -37,6 +37,7 @@ const DEAD_LETTERS: &str = "SELECT count(*) FROM revenue_dead_letters";
 
 /// How long a new topic may take to be seen by other clients.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pipeline at a moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -166,7 +167,7 @@ fn all_windows(rows: &Rows) -> Result<Windows> {
         .collect()
 }
 
-/// Until the brokers tell the topic's partitions.
+/// Until every partition of the topic has a leader that answers.
 pub(super) async fn topic_is_there(brokers: &str, topic: &str) -> Result<()> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -175,17 +176,24 @@ pub(super) async fn topic_is_there(brokers: &str, topic: &str) -> Result<()> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     let look = move || {
         let begun = Instant::now();
-        loop {
-            let error = match consumer.fetch_metadata(Some(&topic), Duration::from_secs(10)) {
-                Ok(seen) if seen.topics().iter().any(|seen| !seen.partitions().is_empty()) => return Ok(()),
-                Ok(_) => format!("there is no topic `{topic}`"),
-                Err(error) => error.to_string(),
-            };
-            ensure!(begun.elapsed() < TOPIC_TIMEOUT, "Kafka at {brokers}: {error}. Next: check --brokers");
+        while let Err(error) = ask_leaders(&consumer, &topic) {
+            ensure!(begun.elapsed() < TOPIC_TIMEOUT, "Kafka at {brokers}: {error:#}. Next: check --brokers");
             std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
     };
     tokio::task::spawn_blocking(look).await?
+}
+
+fn ask_leaders(consumer: &BaseConsumer, topic: &str) -> Result<()> {
+    let seen = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
+    let partitions = seen.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+    let partitions: Vec<i32> = partitions.map(rdkafka::metadata::MetadataPartition::id).collect();
+    ensure!(!partitions.is_empty(), "there is no topic `{topic}`");
+    for partition in partitions {
+        consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

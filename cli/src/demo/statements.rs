@@ -135,7 +135,7 @@ pub(super) fn what_next(args: &DemoArgs, names: &Names, target: &Target) -> Stri
 where it is: {lake}; {exported}
 what to try next:
   {shell} -c \"SELECT region, sum(events) AS events, round(sum(revenue), 2) AS revenue FROM revenue GROUP BY region\"
-  {shell} -c \"SELECT reason, count(*) FROM revenue_dead_letters GROUP BY reason\"
+  {shell} -c \"SELECT reason, payload FROM revenue_dead_letters LIMIT 5\"
   {shell} -c \"SELECT * FROM tidemill.epochs ORDER BY epoch DESC LIMIT 10\"
   {shell}"
     )

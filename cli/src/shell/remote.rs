@@ -41,10 +41,7 @@ impl Remote {
         };
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| unreachable(error.to_string()))?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|error| {
-            use std::error::Error as _;
-            unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string))
-        })?;
+        let channel = endpoint.connect().await.map_err(|error| unreachable(root_of(&error)))?;
         let service = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(service);
         client.set_header(RUN_ON_FETCH_HEADER, "true");
@@ -65,6 +62,15 @@ impl Remote {
             None => Ok(None),
         }
     }
+}
+
+/// The words of the innermost cause; the outer ones say only that there was an error.
+fn root_of(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }
 
 /// `host:port`, `grpc://host:port` and `http://host:port` are the same.
@@ -137,6 +143,6 @@ mod tests {
         drop(listener);
         let Err(error) = Remote::connect(&address, None).await else { panic!("connected to nothing") };
         assert_eq!(error.code, Code::Unreachable);
-        assert!(error.message.contains(&address), "{error}");
+        assert!(error.message.contains(&address) && error.message.contains("refused"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use arrow::array::{RecordBatch, UInt64Array};
 use futures::StreamExt;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use tidemill_scheduler::frontend::api::AnswerKind;
 /// Statements that end sooner show no progress line.
 const PROGRESS_AFTER: Duration = Duration::from_millis(300);
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// `| head` has seen enough: no error to tell anybody.
+const OUTPUT_CLOSED: &str = "standard output was closed";
 
 pub(super) struct Runner {
     pub(super) backend: Arc<dyn Backend>,
@@ -37,7 +41,9 @@ impl Runner {
         let split = split(text);
         for statement in split.statements.into_iter().chain(split.rest) {
             if let Err(error) = self.statement(&statement.text).await {
-                report::error(&error, Some(&format!("{name}:{}", statement.line)));
+                if error.message != OUTPUT_CLOSED {
+                    report::error(&error, Some(&format!("{name}:{}", statement.line)));
+                }
                 return ExitCode::FAILURE;
             }
         }
@@ -46,18 +52,24 @@ impl Runner {
 
     pub(super) async fn statement(&self, sql: &str) -> Result<()> {
         let started = Instant::now();
+        // One listener for the whole statement: what is pressed while nobody polls must not be lost.
+        let mut interrupt = pin!(tokio::signal::ctrl_c());
         let running = tokio::select! {
             running = self.backend.execute(sql) => running?,
-            pressed = tokio::signal::ctrl_c() => return Err(interrupted(pressed)),
+            pressed = &mut interrupt => return Err(interrupted(pressed)),
         };
         let (kind, engine) = (running.kind, running.engine);
-        let (rows, hidden) = self.drain(running).await?;
+        let (rows, hidden) = self.drain(running, interrupt).await?;
         self.note(&summary(kind, rows, hidden), engine, started.elapsed());
         Ok(())
     }
 
     /// Writes the rows; gives how many there were and how many are not shown.
-    async fn drain(&self, mut running: Running) -> Result<(u64, usize)> {
+    async fn drain(
+        &self,
+        mut running: Running,
+        mut interrupt: Pin<&mut impl Future<Output = std::io::Result<()>>>,
+    ) -> Result<(u64, usize)> {
         let out = std::io::BufWriter::new(std::io::stdout());
         let mut writer = match running.kind {
             AnswerKind::Rows => Some(
@@ -73,7 +85,7 @@ impl Runner {
         loop {
             tokio::select! {
                 biased;
-                pressed = tokio::signal::ctrl_c() => {
+                pressed = &mut interrupt => {
                     line.clear();
                     // The job may have ended by itself in this moment, which is as good.
                     let _ = self.backend.cancel(&running.job).await;
@@ -145,6 +157,10 @@ fn interrupted(pressed: std::io::Result<()>) -> Error {
 }
 
 fn output_failed(error: arrow::error::ArrowError) -> Error {
+    // Arrow's writers keep only the words of the cause.
+    if error.to_string().contains("Broken pipe") {
+        return Error::new(Code::Cancelled, OUTPUT_CLOSED);
+    }
     Error::new(Code::ExternalFailure, format!("cannot write the result: {error}"))
 }
 

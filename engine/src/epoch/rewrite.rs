@@ -81,10 +81,7 @@ pub fn remember(plan: Arc<dyn ExecutionPlan>, memory: &Memory) -> Result<Remembe
 }
 
 /// The keyed form of a whole aggregation whose final step is `node`.
-fn keyed_aggregate(
-    node: &Arc<dyn ExecutionPlan>,
-    memory: &Memory,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+fn keyed_aggregate(node: &Arc<dyn ExecutionPlan>, memory: &Memory) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(last) = node.downcast_ref::<AggregateExec>() else { return Ok(None) };
     let partial = match last.mode() {
         AggregateMode::Final | AggregateMode::FinalPartitioned => partial_below(last.input()),
@@ -108,11 +105,7 @@ fn keyed_aggregate(
     let merge = Arc::new(merge.map_err(from_datafusion)?);
     let finish = state_template(&template, AggregateMode::FinalPartitioned, merge.clone());
     let finish = Arc::new(finish.map_err(from_datafusion)?);
-    let spec = KeyedAggregateSpec {
-        scope: memory.scope.clone(),
-        window,
-        state_deltas: memory.state_deltas,
-    };
+    let spec = KeyedAggregateSpec { scope: memory.scope.clone(), window, state_deltas: memory.state_deltas };
     let right = state_leaf(crate::exec::AGGREGATE, memory)?;
     Ok(Some(Arc::new(KeyedAggregateExec::new(Arc::new(spec), merge, finish, shuffled, right))))
 }
@@ -123,7 +116,9 @@ fn partial_below(plan: &Arc<dyn ExecutionPlan>) -> Option<AggregateExec> {
         return (*aggregate.mode() == AggregateMode::Partial).then(|| aggregate.clone());
     }
     match plan.children().as_slice() {
-        [child] if plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() => partial_below(child),
+        [child] if plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() => {
+            partial_below(child)
+        }
         _ => None,
     }
 }
@@ -202,7 +197,8 @@ fn hash(
 fn state_leaf(operator: &str, memory: &Memory) -> Result<Arc<dyn ExecutionPlan>> {
     let buckets: Vec<StateRef> = (0..memory.buckets)
         .map(|bucket| {
-            let known = memory.state.iter().find(|state| state.operator == operator && state.bucket == bucket);
+            let known =
+                memory.state.iter().find(|state| state.operator == operator && state.bucket == bucket);
             known.cloned().unwrap_or_else(|| StateRef {
                 operator: operator.to_owned(),
                 bucket,

@@ -129,7 +129,8 @@ impl StateCache {
         entries.insert(key, Cached { epoch: state.epoch, bytes, used: *clock, value });
         let mut total: usize = entries.values().map(|cached| cached.bytes).sum();
         while total > self.limit_bytes {
-            let Some(oldest) = entries.iter().min_by_key(|(_, cached)| cached.used).map(|(key, _)| key.clone())
+            let Some(oldest) =
+                entries.iter().min_by_key(|(_, cached)| cached.used).map(|(key, _)| key.clone())
             else {
                 break;
             };
@@ -152,7 +153,8 @@ mod tests {
     fn files_keep_what_was_written() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         let batch =
-            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![Some(1), None]))]).unwrap();
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![Some(1), None]))])
+                .unwrap();
         let body = write_state(&schema, std::slice::from_ref(&batch)).unwrap();
         assert_eq!(read_state(&body).unwrap(), vec![batch]);
     }

@@ -126,8 +126,7 @@ impl ExecutionPlan for DeduplicateExec {
                 return Ok(());
             };
             let schema = left.schema();
-            let mut bucket =
-                Bucket::open(&spec, &services, before, &schema).await.map_err(to_datafusion)?;
+            let mut bucket = Bucket::open(&spec, &services, before, &schema).await.map_err(to_datafusion)?;
             while let Some(batch) = left.next().await {
                 let first = bucket.first_rows(&batch?).map_err(to_datafusion)?;
                 output_rows.add(first.num_rows());

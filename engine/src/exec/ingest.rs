@@ -87,7 +87,14 @@ impl IngestExec {
     ) -> Result<Self> {
         let schema = Arc::new(spec.schema.project(&projection)?);
         let properties = unary_properties(schema, input.output_partitioning().partition_count());
-        Ok(Self { spec, expectations, projection, input, properties, metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self {
+            spec,
+            expectations,
+            projection,
+            input,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
 
     pub fn spec(&self) -> &Arc<IngestSpec> {
@@ -356,10 +363,10 @@ impl Task {
             if verdict.false_count() == 0 {
                 continue;
             }
-            let keep: BooleanArray =
-                verdict.iter().map(|holds| Some(holds != Some(false))).collect();
+            let keep: BooleanArray = verdict.iter().map(|holds| Some(holds != Some(false))).collect();
             for row in (0..keep.len()).filter(|row| !keep.value(*row)) {
-                let reason = format!("expectation `{}` violated: {}", expectation.name, expectation.condition);
+                let reason =
+                    format!("expectation `{}` violated: {}", expectation.name, expectation.condition);
                 match expectation.on_violation {
                     OnViolation::DeadLetter => dead.push(rows.raw_row(row), reason),
                     OnViolation::Drop => progress.counts.dropped += 1,

@@ -315,11 +315,7 @@ impl Bucket {
     }
 
     /// Groups whose window ends at or before the limit, and the others.
-    fn split(
-        &self,
-        groups: &[RecordBatch],
-        limit_ms: i64,
-    ) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>)> {
+    fn split(&self, groups: &[RecordBatch], limit_ms: i64) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>)> {
         let (mut closed, mut open) = (Vec::new(), Vec::new());
         for batch in groups {
             let starts = to_millis(batch.column(self.spec.window.index))?;

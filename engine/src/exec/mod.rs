@@ -18,8 +18,8 @@ pub use dead_letters::schema as dead_letter_schema;
 pub use deduplicate::{DeduplicateExec, DeduplicateSpec, OPERATOR as DEDUPLICATE};
 pub use descriptors::descriptors;
 pub use ingest::{Expectation, IngestExec, IngestSpec, OnViolation};
-pub use keyed_aggregate::{KeyedAggregateExec, KeyedAggregateSpec, OPERATOR as AGGREGATE, WindowColumn};
 pub(crate) use keyed_aggregate::template as state_template;
+pub use keyed_aggregate::{KeyedAggregateExec, KeyedAggregateSpec, OPERATOR as AGGREGATE, WindowColumn};
 pub use write::{WriteExec, WriteSpec, collect_written};
 
 use crate::from_datafusion;

@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -53,11 +55,18 @@ impl Cluster {
     ) -> Result<Distributed> {
         let config = self.session_config(context.session_config()).map_err(from_datafusion)?;
         let plan = gathered(plan);
-        let (plan, config) = match undistributable(&plan) {
-            true => (plan, config),
-            false => self.plan(plan, config, context).await?,
-        };
-        Ok(Distributed { plan, context: Arc::new(with_config(context, config)), cluster: self })
+        if undistributable(&plan) {
+            return Ok(Distributed { plan, context: Arc::new(with_config(context, config)), cluster: self });
+        }
+        let counts = TaskCounts { fewest: 1 };
+        let (mut planned, mut used) = self.plan(plan.clone(), config.clone(), context, counts).await?;
+        if !is_distributed(&planned) && reads_files(&plan) {
+            // So little to read that one task would do. It is one of the executors' all the same.
+            let counts = TaskCounts { fewest: FEWEST_TASKS };
+            (planned, used) = self.plan(plan, config, context, counts).await?;
+        }
+        let context = Arc::new(with_config(context, used));
+        Ok(Distributed { plan: planned, context, cluster: self })
     }
 
     /// `datafusion-distributed` plans within a query planner. Ours hands it the plan that is there already.
@@ -66,10 +75,11 @@ impl Cluster {
         plan: Arc<dyn ExecutionPlan>,
         config: SessionConfig,
         context: &TaskContext,
+        counts: TaskCounts,
     ) -> Result<(Arc<dyn ExecutionPlan>, SessionConfig)> {
         let aligned = buckets::align(plan, self.tasks()).map_err(from_datafusion)?;
         let state = SessionStateBuilder::new()
-            .with_config(config)
+            .with_config(config.with_distributed_desired_task_count_handler(counts))
             .with_runtime_env(context.runtime_env())
             .with_query_planner(Arc::new(Given(aligned)))
             .with_distributed_planner()
@@ -96,7 +106,6 @@ impl Cluster {
             .with_distributed_user_codec(self.codec.clone())
             .with_distributed_channel_resolver(self.channels.clone())
             .with_distributed_worker_resolver(Fixed(urls.clone()))
-            .with_distributed_desired_task_count_handler(TaskCounts)
             .with_distributed_scale_up_leaf_node_handler(SplitDescriptors)
             .with_distributed_route_tasks_handler(InOrder(urls))
             .with_distributed_worker_connection_buffer_budget_bytes(BUFFER_BYTES)?
@@ -112,6 +121,18 @@ fn gathered(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
         true => plan,
         false => Arc::new(CoalescePartitionsExec::new(plan)),
     }
+}
+
+fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.exists(|node| Ok(node.is_network_boundary())).unwrap_or(false)
+}
+
+fn reads_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.exists(|node| {
+        let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        Ok(source.is_some_and(|source| source.is::<FileScanConfig>()))
+    })
+    .unwrap_or(false)
 }
 
 /// Plans that would be wrong over several tasks; the coordinator runs them alone.

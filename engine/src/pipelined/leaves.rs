@@ -10,6 +10,7 @@ use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{Distribution, ExecutionPlan, ExecutionPlanProperties};
+use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     DesiredTaskCountEvent, DesiredTaskCountEventResponse, DesiredTaskCountHandler, DistributedLeafExec,
     RouteTasksEvent, RouteTasksEventResponse, RouteTasksHandler, ScaleUpLeafNodeEvent,
@@ -22,7 +23,15 @@ use url::Url;
 /// on the workers, also when there is only one of them.
 pub(super) const FEWEST_TASKS: usize = 2;
 
-pub(super) struct TaskCounts;
+/// Bytes of files that are worth a partition.
+const BYTES_PER_PARTITION: u64 = 16 << 20;
+
+/// Says how many tasks a stage should have, by what it reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TaskCounts {
+    /// Of a stage that reads files.
+    pub(super) fewest: usize,
+}
 
 #[async_trait]
 impl DesiredTaskCountHandler for TaskCounts {
@@ -30,11 +39,15 @@ impl DesiredTaskCountHandler for TaskCounts {
         &self,
         event: DesiredTaskCountEvent<'_>,
     ) -> Option<DfResult<DesiredTaskCountEventResponse>> {
-        task_count(event.plan.as_ref()).map(Ok)
+        task_count(event.plan.as_ref(), self.fewest, event.session_config).map(Ok)
     }
 }
 
-fn task_count(plan: &dyn ExecutionPlan) -> Option<DesiredTaskCountEventResponse> {
+fn task_count(
+    plan: &dyn ExecutionPlan,
+    fewest: usize,
+    config: &SessionConfig,
+) -> Option<DesiredTaskCountEventResponse> {
     // Cut beforehand for keyed state: bucket k is where task k / (K/T) is, so the count is fixed.
     if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
         return Some(DesiredTaskCountEventResponse::maximum(leaf.variants().len()));
@@ -59,7 +72,11 @@ fn task_count(plan: &dyn ExecutionPlan) -> Option<DesiredTaskCountEventResponse>
     let bytes: u64 =
         scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum();
     // Nothing to read would ask for no task. A declared partitioning would be cut without regard to it.
-    (bytes == 0 || scan.output_partitioning.is_some()).then(|| DesiredTaskCountEventResponse::maximum(1))
+    if bytes == 0 || scan.output_partitioning.is_some() {
+        return Some(DesiredTaskCountEventResponse::maximum(1));
+    }
+    let tasks = (bytes / BYTES_PER_PARTITION) as usize / config.target_partitions() + 1;
+    Some(DesiredTaskCountEventResponse::desired(tasks.max(fewest)))
 }
 
 /// Whether an input has all rows, or all rows of a key, in one place only because it has one partition. With

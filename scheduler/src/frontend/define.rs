@@ -12,8 +12,8 @@ use tidemill_core::{Code, ConnectorRegistry, Error, Result, SinkSpec, store};
 use tidemill_engine::{LakeFormat, TableOptions};
 use tidemill_sql::catalog::{Catalog, Change};
 use tidemill_sql::statement::{
-    ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable, CreateView,
-    Insert, SourceDef, TableDef, TableFormat, ViewDef,
+    ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable,
+    CreateView, Insert, SourceDef, TableDef, TableFormat, ViewDef,
 };
 use tidemill_sql::{TableName, plan_query};
 use url::Url;
@@ -131,10 +131,14 @@ impl Definer {
         self.lake.create(&location, schema.clone(), &options).await?;
         self.put_table(delta_table(create.name.clone(), &location), IfThere::Fail).await?;
         let Some(plan) = plan else { return Ok(nothing()) };
-        let insert = Insert { table: create.name, columns: Vec::new(), query: match create.query {
-            Some(query) => query,
-            None => return Ok(nothing()),
-        } };
+        let insert = Insert {
+            table: create.name,
+            columns: Vec::new(),
+            query: match create.query {
+                Some(query) => query,
+                None => return Ok(nothing()),
+            },
+        };
         let plan = insert.align(plan, &schema)?;
         runner.write(session, sql, plan, lake_sink(&location)).await
     }

@@ -103,7 +103,8 @@ impl Definitions {
             Err(error) if error.code == Code::Conflict && if_there == IfThere::Keep => Ok(false),
             Err(error) if error.code == Code::Conflict => {
                 let message = format!("there is a {} `{}`", D::KIND, definition.key());
-                Err(Error::new(Code::AlreadyExists, message).hint("use IF NOT EXISTS or OR REPLACE, or drop it first"))
+                Err(Error::new(Code::AlreadyExists, message)
+                    .hint("use IF NOT EXISTS or OR REPLACE, or drop it first"))
             }
             Err(error) => Err(error),
         }

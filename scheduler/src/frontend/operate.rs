@@ -14,7 +14,8 @@ use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, PipelineId, Positions, Result, SinkSpec};
 use tidemill_sql::TableName;
 use tidemill_sql::statement::{
-    ConnectionDef, Control, ControlAction, ControlTarget, CreateLoad, CreateStreamingTable, RunLoad, SourceDef,
+    ConnectionDef, Control, ControlAction, ControlTarget, CreateLoad, CreateStreamingTable, RunLoad,
+    SourceDef,
 };
 use tidemill_sql::streaming::{StreamingDefinition, check_definition, explain_definition};
 use uuid::Uuid;
@@ -105,16 +106,22 @@ impl Operator {
 
     pub(super) async fn control(&self, control: Control) -> Result<Answer> {
         match (control.target, control.action) {
-            (ControlTarget::Pipeline(name), ControlAction::Pause) => self.pipelines.pause(&name.to_string()).await?,
+            (ControlTarget::Pipeline(name), ControlAction::Pause) => {
+                self.pipelines.pause(&name.to_string()).await?
+            }
             (ControlTarget::Pipeline(name), ControlAction::Resume) => {
                 self.pipelines.resume(&name.to_string()).await?;
             }
-            (ControlTarget::Pipeline(name), ControlAction::Drain) => self.pipelines.drain(&name.to_string()).await?,
+            (ControlTarget::Pipeline(name), ControlAction::Drain) => {
+                self.pipelines.drain(&name.to_string()).await?
+            }
             (ControlTarget::Load(name), ControlAction::Pause) => self.loads.pause(&name).await?,
             (ControlTarget::Load(name), ControlAction::Resume) => self.loads.resume(&name).await?,
             (ControlTarget::Load(name), ControlAction::Drain) => {
                 let message = format!("load `{name}` cannot be drained");
-                return Err(Error::new(Code::Unsupported, message).hint("PAUSE LOAD ends after the running run"));
+                return Err(
+                    Error::new(Code::Unsupported, message).hint("PAUSE LOAD ends after the running run")
+                );
             }
         }
         Ok(nothing())

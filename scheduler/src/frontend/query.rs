@@ -121,7 +121,10 @@ impl Runner {
         } else {
             rows.push(["logical plan".to_owned(), optimized.display_indent().to_string()]);
             let prepared = engine.prepare(plan, context).await?;
-            rows.push(["physical plan".to_owned(), displayable(prepared.as_ref()).indent(verbose).to_string()]);
+            rows.push([
+                "physical plan".to_owned(),
+                displayable(prepared.as_ref()).indent(verbose).to_string(),
+            ]);
         }
         text(["kind", "plan"], &rows)
     }
@@ -131,7 +134,10 @@ async fn physical(session: &Session, plan: &LogicalPlan) -> Result<Arc<dyn Execu
     physical_plan(&session.state, plan).await
 }
 
-pub(super) async fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+pub(super) async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>> {
     state.create_physical_plan(plan).await.map_err(from_datafusion)
 }
 

@@ -1,9 +1,7 @@
 //! The frontend itself: a statement comes in, the right part answers.
 
 use super::answers::{count_schema, nothing, text, text_schema};
-use super::api::{
-    Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo,
-};
+use super::api::{Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo};
 use super::define::Definer;
 use super::jobs::Jobs;
 use super::operate::Operator;
@@ -53,8 +51,11 @@ impl SqlFrontend {
                 }
                 Statement::Explain(explain) => {
                     if explain.analyze && !matches!(*explain.statement, Statement::Query(_)) {
-                        return Err(Error::new(Code::Unsupported, "EXPLAIN ANALYZE of a statement that writes")
-                            .hint("EXPLAIN ANALYZE its query"));
+                        return Err(Error::new(
+                            Code::Unsupported,
+                            "EXPLAIN ANALYZE of a statement that writes",
+                        )
+                        .hint("EXPLAIN ANALYZE its query"));
                     }
                     self.runner.explain(session, plan, explain.analyze, explain.verbose).await
                 }
@@ -78,7 +79,8 @@ impl SqlFrontend {
             Statement::Control(control) => self.operator.control(control).await,
             Statement::Drop(drop) => self.drop_object(drop.object, drop.if_exists).await,
             Statement::Set(set) => {
-                let change = |session: &mut Session| session.set(&set.name, set.value.as_deref(), &self.fresh);
+                let change =
+                    |session: &mut Session| session.set(&set.name, set.value.as_deref(), &self.fresh);
                 self.sessions.change(id, change)?;
                 Ok(nothing())
             }

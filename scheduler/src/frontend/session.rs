@@ -122,10 +122,16 @@ impl Sessions {
         })
     }
 
-    pub(super) fn change(&self, id: &SessionId, change: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+    pub(super) fn change(
+        &self,
+        id: &SessionId,
+        change: impl FnOnce(&mut Session) -> Result<()>,
+    ) -> Result<()> {
         match self.open.get_mut(id) {
             Some(mut session) => change(&mut session),
-            None => Err(Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again")),
+            None => {
+                Err(Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again"))
+            }
         }
     }
 }

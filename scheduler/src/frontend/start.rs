@@ -51,8 +51,7 @@ impl Node {
         let jobs = Jobs::default();
 
         let epochs = EngineRunner::new(services.clone(), base.clone(), engines.clone());
-        let pipelines =
-            Pipelines::start(services.clone(), journal.clone(), token, Arc::new(epochs)).await?;
+        let pipelines = Pipelines::start(services.clone(), journal.clone(), token, Arc::new(epochs)).await?;
         let definitions = Definitions { journal: journal.clone(), token };
         let system = Arc::new(System {
             definitions: definitions.clone(),
@@ -62,8 +61,7 @@ impl Node {
             loads: OnceLock::new(),
         });
         let catalog = Catalog::new(&config.lake.root, lake.clone(), system.clone(), base.clone())?;
-        let definer =
-            Definer { definitions, catalog: catalog.clone(), lake, connectors: connectors.clone() };
+        let definer = Definer { definitions, catalog: catalog.clone(), lake, connectors: connectors.clone() };
         definer.load().await?;
         let fresh = catalog.session(session_state(&services, runtime), DEFAULT_SCHEMA).build();
 

@@ -31,42 +31,93 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
     (
         "epochs",
         &[
-            ("pipeline", Text), ("epoch", Count), ("finished_at", Time), ("duration_ms", Count), ("read", Count),
-            ("dead_letters", Count), ("dropped", Count), ("late", Count), ("duplicates", Count),
-            ("accepted", Count), ("written", Count), ("watermark", Time), ("tries", Count),
+            ("pipeline", Text),
+            ("epoch", Count),
+            ("finished_at", Time),
+            ("duration_ms", Count),
+            ("read", Count),
+            ("dead_letters", Count),
+            ("dropped", Count),
+            ("late", Count),
+            ("duplicates", Count),
+            ("accepted", Count),
+            ("written", Count),
+            ("watermark", Time),
+            ("tries", Count),
         ],
     ),
     ("executors", &[("id", Text), ("url", Text), ("vcores", Count), ("build", Text), ("silent_ms", Count)]),
     (
         "jobs",
         &[
-            ("id", Text), ("user", Text), ("sql", Text), ("engine", Text), ("status", Text), ("started_at", Time),
-            ("finished_at", Time), ("rows", Count), ("stages", Count), ("stages_done", Count), ("tasks", Count),
-            ("tasks_done", Count), ("rows_read", Count), ("bytes_read", Count), ("error", Text),
+            ("id", Text),
+            ("user", Text),
+            ("sql", Text),
+            ("engine", Text),
+            ("status", Text),
+            ("started_at", Time),
+            ("finished_at", Time),
+            ("rows", Count),
+            ("stages", Count),
+            ("stages_done", Count),
+            ("tasks", Count),
+            ("tasks_done", Count),
+            ("rows_read", Count),
+            ("bytes_read", Count),
+            ("error", Text),
         ],
     ),
-    ("lag", &[("pipeline", Text), ("split", Text), ("position", Number), ("latest", Number), ("lag", Number)]),
+    (
+        "lag",
+        &[("pipeline", Text), ("split", Text), ("position", Number), ("latest", Number), ("lag", Number)],
+    ),
     (
         "load_runs",
         &[
-            ("load", Text), ("run", Count), ("from", Time), ("to", Time), ("status", Text), ("rows", Count),
-            ("counted", Count), ("bytes", Count), ("started_at", Time), ("finished_at", Time), ("error", Text),
+            ("load", Text),
+            ("run", Count),
+            ("from", Time),
+            ("to", Time),
+            ("status", Text),
+            ("rows", Count),
+            ("counted", Count),
+            ("bytes", Count),
+            ("started_at", Time),
+            ("finished_at", Time),
+            ("error", Text),
         ],
     ),
     (
         "loads",
         &[
-            ("name", Text), ("connection", Text), ("target", Text), ("schedule", Text), ("time_zone", Text),
-            ("status", Text), ("next_run", Time), ("query", Text),
+            ("name", Text),
+            ("connection", Text),
+            ("target", Text),
+            ("schedule", Text),
+            ("time_zone", Text),
+            ("status", Text),
+            ("next_run", Time),
+            ("query", Text),
         ],
     ),
     (
         "pipelines",
         &[
-            ("name", Text), ("status", Text), ("trigger", Text), ("epoch", Count), ("read", Count),
-            ("dead_letters", Count), ("dropped", Count), ("late", Count), ("duplicates", Count),
-            ("accepted", Count), ("written", Count), ("watermark", Time), ("state_rows", Count),
-            ("state_bytes", Count), ("error", Text),
+            ("name", Text),
+            ("status", Text),
+            ("trigger", Text),
+            ("epoch", Count),
+            ("read", Count),
+            ("dead_letters", Count),
+            ("dropped", Count),
+            ("late", Count),
+            ("duplicates", Count),
+            ("accepted", Count),
+            ("written", Count),
+            ("watermark", Time),
+            ("state_rows", Count),
+            ("state_bytes", Count),
+            ("error", Text),
         ],
     ),
     ("sources", &[("name", Text), ("connector", Text), ("watermark", Text), ("columns", Text)]),
@@ -324,9 +375,8 @@ impl System {
                 .iter()
                 .map(|field| format!("{} {}", field.name(), field.data_type()))
                 .collect();
-            let watermark = source
-                .watermark
-                .map(|watermark| format!("{} - {} ms", watermark.column, watermark.delay_ms));
+            let watermark =
+                source.watermark.map(|watermark| format!("{} - {} ms", watermark.column, watermark.delay_ms));
             vec![
                 source.name.into(),
                 source.spec.connector.into(),
@@ -340,8 +390,11 @@ impl System {
     /// Options are shown as they were written: secrets are references.
     async fn connections(&self) -> Result<Vec<Vec<Value>>> {
         let row = |connection: ConnectionDef| {
-            let options: Vec<String> =
-                connection.options.iter().map(|(key, value)| format!("{key} = '{}'", veil(key, value))).collect();
+            let options: Vec<String> = connection
+                .options
+                .iter()
+                .map(|(key, value)| format!("{key} = '{}'", veil(key, value)))
+                .collect();
             vec![connection.name.into(), connection.connector.into(), options.join(", ").into()]
         };
         Ok(self.definitions.all::<ConnectionDef>().await?.into_iter().map(row).collect())

@@ -170,7 +170,8 @@ impl Driver {
                     ran = true;
                 }
                 Action::Commit { missing, .. } => {
-                    let manifest = facts.manifest.ok_or_else(|| Error::internal("a commit without a manifest"))?;
+                    let manifest =
+                        facts.manifest.ok_or_else(|| Error::internal("a commit without a manifest"))?;
                     self.commit(&manifest, &missing).await?;
                 }
                 Action::Advance(epoch) => self.ledger.advance(epoch).await?,
@@ -222,7 +223,8 @@ impl Driver {
 
     async fn commit(&self, manifest: &Manifest, participants: &[Participant]) -> Result<()> {
         for participant in participants {
-            let (Some(sink), Some(written)) = (self.sinks.get(participant), manifest.written.get(participant))
+            let (Some(sink), Some(written)) =
+                (self.sinks.get(participant), manifest.written.get(participant))
             else {
                 let message = format!("manifest of epoch {} names no sink `{participant}`", manifest.epoch);
                 return Err(Error::new(Code::Corrupt, message));

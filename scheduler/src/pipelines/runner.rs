@@ -80,8 +80,14 @@ impl EpochRunner for EngineRunner {
         // The desk is closed in any case, or the reports of failed tries would pile up.
         let reports = self.services.collect_reports(&scope, !in_process && outcome.is_ok()).await?;
         let written = outcome?;
-        let manifest =
-            assemble(intent, previous, &reports, &written, &planned.stateful, pipeline.definition.delay_ms())?;
+        let manifest = assemble(
+            intent,
+            previous,
+            &reports,
+            &written,
+            &planned.stateful,
+            pipeline.definition.delay_ms(),
+        )?;
         if !in_process {
             let services = self.services.clone();
             tokio::spawn(async move {

@@ -90,8 +90,11 @@ impl Pipelines {
         let source = self.services.connectors.source(&record.definition.source.spec)?;
         if !source.capabilities().replayable {
             let connector = &record.definition.source.spec.connector;
-            return Err(Error::new(Code::Unsupported, format!("source connector `{connector}` cannot read again"))
-                .hint("exactly once needs a source that can, such as `kafka`"));
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("source connector `{connector}` cannot read again"),
+            )
+            .hint("exactly once needs a source that can, such as `kafka`"));
         }
         record.start = source.start().await?;
         self.services.connectors.sink(&record.table)?.prepare(schema).await?;
@@ -210,8 +213,7 @@ impl Pipelines {
 
     async fn launch(&self, record: PipelineRecord) -> Result<()> {
         let name = record.name.clone();
-        let ledger =
-            Ledger::new(self.journal.clone(), self.token, record.id.clone(), &self.services)?;
+        let ledger = Ledger::new(self.journal.clone(), self.token, record.id.clone(), &self.services)?;
         let earlier = self.running.lock().remove(&name).map(|running| running.observed);
         let observed = match earlier {
             Some(observed) => observed,
@@ -227,7 +229,10 @@ impl Pipelines {
                 let connectors = &self.services.connectors;
                 let driver = Driver {
                     source: connectors.source(&record.definition.source.spec)?,
-                    sinks: participants(connectors.sink(&record.table)?, connectors.sink(&record.dead_letters)?),
+                    sinks: participants(
+                        connectors.sink(&record.table)?,
+                        connectors.sink(&record.dead_letters)?,
+                    ),
                     record: record.clone(),
                     ledger,
                     runner: self.runner.clone(),
@@ -249,7 +254,9 @@ impl Pipelines {
             let ended = match tokio::spawn(driver.run()).await {
                 Ok(Status::Paused) => return,
                 Ok(status) => status,
-                Err(panic) => Status::Failed(Error::internal(format!("the driver ended abnormally: {panic}"))),
+                Err(panic) => {
+                    Status::Failed(Error::internal(format!("the driver ended abnormally: {panic}")))
+                }
             };
             record.status = ended;
             if let Some(running) = running.lock().get_mut(&record.name) {

@@ -50,7 +50,7 @@ pub enum Encoding {
 
 enum Item {
     Column(ColumnDef),
-    Watermark(String, Expr),
+    Watermark(String, Box<Expr>),
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<CreateSource> {
@@ -94,7 +94,7 @@ fn item(cursor: &mut Cursor<'_>) -> Result<Item> {
     if cursor.take(&["WATERMARK", "FOR"]) {
         let column = cursor.ident()?;
         cursor.expect(&["AS"])?;
-        return Ok(Item::Watermark(column, cursor.expr()?));
+        return Ok(Item::Watermark(column, Box::new(cursor.expr()?)));
     }
     cursor.column().map(Item::Column)
 }

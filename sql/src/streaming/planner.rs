@@ -1,8 +1,8 @@
 //! Plans one try of one epoch.
 
+use super::StreamingDefinition;
 use super::provider::IngestTable;
 use super::shape;
-use super::StreamingDefinition;
 use crate::dialect::normalize;
 use crate::functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
 use crate::statement::{OnViolation, SourceDef};
@@ -188,7 +188,8 @@ fn session(base: &SessionState, buckets: u32) -> SessionState {
     options.optimizer.repartition_aggregations = true;
     options.optimizer.enable_dynamic_filter_pushdown = false;
     // It makes two aggregations of one: `count(DISTINCT x)` has an accumulator of its own.
-    let rules = base.optimizers().iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    let rules =
+        base.optimizers().iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     SessionStateBuilder::new_from_existing(base.clone())
         .with_config(config)
         .with_optimizer_rules(rules.cloned().collect())
@@ -220,8 +221,10 @@ fn event_time(source: &SourceDef, window: Option<&WindowInfo>) -> Result<Option<
             .hint("declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' in CREATE SOURCE"));
     };
     let column = watermark.column.clone();
-    if let Some(time) = window.and_then(|window| window.time_column.as_ref()).filter(|time| **time != column) {
-        let message = format!("the window is over `{time}`, the watermark of `{}` over `{column}`", source.name);
+    if let Some(time) = window.and_then(|window| window.time_column.as_ref()).filter(|time| **time != column)
+    {
+        let message =
+            format!("the window is over `{time}`, the watermark of `{}` over `{column}`", source.name);
         return Err(Error::new(Code::InvalidStatement, message)
             .hint(format!("use `{column}` in the window, or declare the watermark for `{time}`")));
     }
@@ -250,8 +253,9 @@ fn expectations(state: &SessionState, definition: &StreamingDefinition) -> Resul
             let parsed = state
                 .create_logical_expr(&expectation.condition, &schema)
                 .and_then(|logical| state.create_physical_expr(logical, &schema));
-            let condition = parsed
-                .map_err(|error| from_datafusion(error).context(format!("expectation `{}`", expectation.name)))?;
+            let condition = parsed.map_err(|error| {
+                from_datafusion(error).context(format!("expectation `{}`", expectation.name))
+            })?;
             let kind = condition.data_type(&definition.source.schema).map_err(from_datafusion)?;
             if kind != arrow::datatypes::DataType::Boolean {
                 let message = format!("expectation `{}` is {kind}, not a condition", expectation.name);
