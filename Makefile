@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench services-up services-down
+.PHONY: help setup demo test verify services-up services-down
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -30,9 +30,6 @@ verify: setup ## formatting, lints, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	deploy/deny
-
-bench: setup ## the benchmarks of benchmarks/
-	benchmarks/run $(ARGS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

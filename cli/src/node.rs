@@ -25,13 +25,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// This process's connectors and caches.
-pub fn services(config: Config) -> Arc<Services> {
+pub(crate) fn services(config: Config) -> Arc<Services> {
     let connectors = tidemill_connectors::registry(&config);
     Services::new(config, connectors)
 }
 
 /// Everything in this process.
-pub async fn start_local(config: Config) -> Result<Node> {
+pub(crate) async fn start_local(config: Config) -> Result<Node> {
     let services = services(config);
     let in_process = InProcess::new(services.config.target_partitions());
     start(services, |_, in_process| Ok(Engines::local(in_process)), Arc::new(in_process), None).await
@@ -51,14 +51,14 @@ async fn start(
 }
 
 /// `tidemill local`: a node in this process, served to clients.
-pub async fn serve_local(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub(crate) async fn serve_local(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let node = start_local(config.clone()).await?;
     serve(&config, listeners, &node, Router::new(), shutdown).await
 }
 
 /// `tidemill scheduler`: plans here, runs on the executors that register.
-pub async fn serve_scheduler(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub(crate) async fn serve_scheduler(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let services = services(config.clone());
     let executors = Arc::new(Executors::new(config.cluster.executor_timeout));
@@ -73,7 +73,7 @@ pub async fn serve_scheduler(config: Config, shutdown: impl Future<Output = ()>)
 }
 
 /// `tidemill executor`.
-pub async fn serve_executor(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub(crate) async fn serve_executor(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     Ok(tidemill_executor::run(services(config), shutdown).await?)
 }
 

@@ -81,6 +81,7 @@ pub struct Cluster {
 /// How queries run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(Default)]
 pub struct Engine {
     /// Partitions of a plan; 0 means one per core.
     pub target_partitions: usize,
@@ -140,12 +141,6 @@ impl Default for Cluster {
             executor_timeout: std::time::Duration::from_secs(5),
             executor_threads: 0,
         }
-    }
-}
-
-impl Default for Engine {
-    fn default() -> Self {
-        Self { target_partitions: 0, memory_limit_bytes: 0, spill_dir: None }
     }
 }
 

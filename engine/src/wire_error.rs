@@ -21,7 +21,7 @@ pub fn to_text(error: &Error) -> String {
 pub fn from_text(text: &str, code: Code) -> Error {
     let carried = text.find(BEGIN).and_then(|at| {
         let encoded = &text[at + BEGIN.len()..];
-        let (_, json) = parse(encoded[..encoded.find(')')?].as_bytes()).find(|(key, _)| key == KEY)?;
+        let (_, json) = parse(&encoded.as_bytes()[..encoded.find(')')?]).find(|(key, _)| key == KEY)?;
         serde_json::from_str(&json).ok()
     });
     carried.unwrap_or_else(|| Error::new(code, text))

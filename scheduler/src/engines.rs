@@ -121,10 +121,11 @@ impl Engines {
         if plan.reads_nothing {
             return Ok((self.in_process.clone(), "it reads nothing that is stored".to_owned()));
         }
-        if let (Some(bytes), Some(staged)) = (plan.bytes, &cluster.staged) {
-            if bytes >= STAGED_FROM_BYTES && staged.slots() > 0 {
-                return Ok((staged.clone(), format!("reads about {} GiB", bytes >> 30)));
-            }
+        if let (Some(bytes), Some(staged)) = (plan.bytes, &cluster.staged)
+            && bytes >= STAGED_FROM_BYTES
+            && staged.slots() > 0
+        {
+            return Ok((staged.clone(), format!("reads about {} GiB", bytes >> 30)));
         }
         match cluster.pipelined.slots() {
             0 => Ok((self.in_process.clone(), "no executor is registered".to_owned())),

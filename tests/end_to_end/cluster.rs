@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
 
 /// What a service's tests are given; `None` after saying that they are skipped.
-pub fn service(test: &str, variable: &str) -> Option<String> {
+pub(crate) fn service(test: &str, variable: &str) -> Option<String> {
     match std::env::var(variable) {
         Ok(value) => Some(value),
         Err(_) => {
@@ -25,7 +25,7 @@ pub fn service(test: &str, variable: &str) -> Option<String> {
 }
 
 /// One role of the cluster, restarted whenever it was killed.
-pub struct Node {
+pub(crate) struct Node {
     role: &'static str,
     config: PathBuf,
     log: PathBuf,
@@ -33,17 +33,17 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(role: &'static str, config: &Path, log: PathBuf) -> Self {
+    pub(crate) fn start(role: &'static str, config: &Path, log: PathBuf) -> Self {
         let mut node = Self { role, config: config.to_owned(), log, child: None };
         node.launch();
         node
     }
 
-    pub fn role(&self) -> &'static str {
+    pub(crate) fn role(&self) -> &'static str {
         self.role
     }
 
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(BINARY)
             .arg("--config")
@@ -58,7 +58,7 @@ impl Node {
     }
 
     /// SIGKILL: nothing in the process gets to run any more.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -76,14 +76,14 @@ impl Drop for Node {
 }
 
 /// A scheduler and two executors over an S3 lake of their own.
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
     server: String,
     folder: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub fn start(s3: &str) -> Self {
+    pub(crate) fn start(s3: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [flight, http, ballista] = free_ports();
         let lake = format!("e2e-{:016x}", rand::rng().random::<u64>());
@@ -126,7 +126,7 @@ executor_threads = 1
     }
 
     /// Runs statements, and gives the rows of the last one. The error is what the shell says.
-    pub fn rows(&self, sql: &str) -> Result<Vec<serde_json::Value>, String> {
+    pub(crate) fn rows(&self, sql: &str) -> Result<Vec<serde_json::Value>, String> {
         let output = Command::new(BINARY)
             .args(["sql", "--format", "json", "--max-rows", "0", "--server", &self.server, "-c", sql])
             .output()
@@ -139,7 +139,7 @@ executor_threads = 1
     }
 
     /// Waits for a condition; prints the logs when it does not come about.
-    pub fn until<T>(&self, what: &str, patience: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until<T>(&self, what: &str, patience: Duration, mut check: impl FnMut() -> Option<T>) -> T {
         let began = Instant::now();
         loop {
             if let Some(found) = check() {
@@ -153,7 +153,7 @@ executor_threads = 1
         }
     }
 
-    pub fn print_logs(&self) {
+    pub(crate) fn print_logs(&self) {
         for name in ["scheduler", "executor-1", "executor-2"] {
             let path = self.folder.path().join(format!("{name}.log"));
             let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -3,6 +3,8 @@
 //! Tests that need a service which is not there say `SKIPPED` with its name; with
 //! `TIDEMILL_REQUIRE_SERVICES=1` that is a failure (see `deploy/test`).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod chaos;
 mod cluster;
 mod local;

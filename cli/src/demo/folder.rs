@@ -48,8 +48,9 @@ mod tests {
         assert_eq!(config.lake.root, folder.join("lake").display().to_string());
         assert_eq!(config.journal.path, folder.join("journal.redb"));
 
-        std::fs::remove_file(folder.join(MARK)).unwrap();
-        prepare(&folder).unwrap();
+        let somebodys = temp.path().join("c");
+        std::fs::create_dir(&somebodys).unwrap();
+        prepare(&somebodys).unwrap();
         std::fs::remove_file(folder.join(MARK)).unwrap();
         std::fs::write(folder.join("mine"), "").unwrap();
         let error = prepare(&folder).unwrap_err();

@@ -177,7 +177,7 @@ mod tests {
     fn shows_the_latest_windows() {
         let start = DateTime::from_timestamp(3_610, 0).unwrap();
         let window = WindowTotal { start, events: 42, revenue: 1_234.5 };
-        let text = block(&status(), &[window.clone()], 5.0);
+        let text = block(&status(), std::slice::from_ref(&window), 5.0);
         assert_eq!(text.lines().count(), 3);
         assert!(text.contains("window 01:00:10") && text.contains("1234.50 revenue"), "{text}");
         assert!(line(&status(), &[window], 5.0).ends_with("window 01:00:10: 42 events"));

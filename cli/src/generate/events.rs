@@ -16,7 +16,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// What the stream is made from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EventSpec {
+pub(crate) struct EventSpec {
     /// Event time of the first event, in milliseconds since the epoch.
     pub start_ms: i64,
     /// How fast event time goes on.
@@ -29,7 +29,7 @@ pub struct EventSpec {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     Good,
     /// The payload of a good event of the last seconds, again.
     Duplicate,
@@ -40,7 +40,7 @@ pub enum EventKind {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EventType {
+pub(crate) enum EventType {
     #[default]
     Click,
     View,
@@ -49,7 +49,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             EventType::Click => "click",
             EventType::View => "view",
@@ -70,7 +70,7 @@ impl EventType {
 
 /// What an observer needs to count an event without reading its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub kind: EventKind,
     /// In milliseconds since the epoch.
     pub event_time_ms: i64,
@@ -83,7 +83,7 @@ pub struct Facts {
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     pub key: Vec<u8>,
     pub payload: Vec<u8>,
     pub facts: Facts,
@@ -106,7 +106,7 @@ impl Default for Event {
 /// Endless. [`Self::fill`] allocates nothing once its buffers have grown; the iterator is for everyone
 /// who does not count nanoseconds.
 #[derive(Debug)]
-pub struct EventStream {
+pub(crate) struct EventStream {
     spec: EventSpec,
     random: ChaCha8Rng,
     index: u64,
@@ -117,7 +117,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub fn new(spec: EventSpec, seed: u64) -> Self {
+    pub(crate) fn new(spec: EventSpec, seed: u64) -> Self {
         Self {
             spec,
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -129,7 +129,7 @@ impl EventStream {
     }
 
     /// Makes the next event in place of `event`.
-    pub fn fill(&mut self, event: &mut Event) {
+    pub(crate) fn fill(&mut self, event: &mut Event) {
         let elapsed_ms = self.index as f64 * 1000.0 / self.spec.events_per_second;
         let time_ms = self.spec.start_ms + elapsed_ms as i64;
         self.index += 1;

@@ -10,9 +10,8 @@ mod events;
 mod produce;
 mod tally;
 
-pub use events::{Event, EventKind, EventSpec, EventStream, EventType, Facts};
-pub use produce::{Summary, WindowSummary, produce};
-pub use tally::{Tally, WindowTally};
+pub(crate) use events::EventSpec;
+pub(crate) use produce::{Summary, produce};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
@@ -23,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const UNLIMITED_EVENT_RATE: f64 = 10_000.0;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Brokers to begin with, as `host:port`, separated by commas.
     #[arg(long, default_value = "127.0.0.1:9092")]
     pub brokers: String,
@@ -73,7 +72,7 @@ impl GenerateArgs {
     ///
     /// # Errors
     /// For shares and rates that make no sense.
-    pub fn spec(&self) -> Result<EventSpec> {
+    pub(crate) fn spec(&self) -> Result<EventSpec> {
         let shares = [self.late_share, self.duplicate_share, self.malformed_share];
         ensure!(
             shares.iter().all(|share| (0.0..=1.0).contains(share)) && shares.iter().sum::<f64>() <= 1.0,
@@ -99,7 +98,7 @@ impl GenerateArgs {
 ///
 /// # Errors
 /// When the brokers cannot be reached, refuse the topic or lose a record.
-pub async fn run(args: GenerateArgs) -> Result<()> {
+pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let interrupt = tokio::spawn(async move {

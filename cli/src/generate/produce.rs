@@ -35,7 +35,7 @@ const SETTINGS: [(&str, &str); 7] = [
 
 /// What was produced, all of it acknowledged.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub produced: u64,
     pub good: u64,
     pub duplicates: u64,
@@ -50,7 +50,7 @@ pub struct Summary {
 
 /// Good events of one window and region.
 #[derive(Clone, Debug, Serialize)]
-pub struct WindowSummary {
+pub(crate) struct WindowSummary {
     /// In milliseconds since the epoch.
     pub window_start_ms: i64,
     pub region: &'static str,
@@ -62,7 +62,7 @@ pub struct WindowSummary {
 ///
 /// # Errors
 /// When the brokers cannot be reached, refuse the topic or lose a record.
-pub async fn produce(args: &GenerateArgs, stop: Arc<AtomicBool>) -> Result<Summary> {
+pub(crate) async fn produce(args: &GenerateArgs, stop: Arc<AtomicBool>) -> Result<Summary> {
     let config = client_config(args)?;
     let stream = EventStream::new(args.spec()?, args.seed);
     ensure_topic(args, &config).await?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Good events of one window and region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct WindowTally {
+pub(crate) struct WindowTally {
     pub events: u64,
     pub purchases: u64,
     /// Price × quantity of the purchases, in hundredths.
@@ -15,7 +15,7 @@ pub struct WindowTally {
 
 /// Counts by kind, and by window where a window is given.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     pub good: u64,
     pub duplicates: u64,
     pub late: u64,
@@ -26,11 +26,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(window_secs: Option<u32>) -> Self {
+    pub(crate) fn new(window_secs: Option<u32>) -> Self {
         Self { window_ms: window_secs.map(|seconds| i64::from(seconds) * 1000), ..Self::default() }
     }
 
-    pub fn add(&mut self, facts: &Facts) {
+    pub(crate) fn add(&mut self, facts: &Facts) {
         match facts.kind {
             EventKind::Good => self.good += 1,
             EventKind::Duplicate => self.duplicates += 1,
@@ -47,7 +47,7 @@ impl Tally {
         }
     }
 
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.good + self.duplicates + self.late + self.malformed
     }
 }

@@ -88,7 +88,7 @@ fn relies_on_one_partition(plan: &dyn ExecutionPlan) -> bool {
         || plan
             .downcast_ref::<HashJoinExec>()
             .is_some_and(|join| *join.partition_mode() == PartitionMode::CollectLeft);
-    let needs = plan.required_input_distribution();
+    let needs = plan.input_distribution_requirements().into_per_child();
     plan.children().into_iter().zip(needs).skip(usize::from(collects)).any(|(input, need)| {
         !matches!(need, Distribution::UnspecifiedDistribution)
             && input.output_partitioning().partition_count() == 1

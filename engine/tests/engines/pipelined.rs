@@ -1,8 +1,9 @@
 use crate::cluster::{Cluster, rows, run};
 use crate::toys::{Rows, RowsExec, RowsTable, STALL, STALLED};
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use datafusion::physical_plan::displayable;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -129,26 +130,39 @@ async fn a_worker_that_dies_in_the_middle_is_survived() {
 
 /// A plan of one partition has no exchange that would bring the rows of several tasks together.
 #[tokio::test(flavor = "multi_thread")]
-async fn sorts_groups_and_joins_over_one_partition_stay_whole() {
+async fn groups_sorts_and_joins_over_one_partition_stay_whole() {
     let cluster = Cluster::of(2);
-    let sql = "SELECT a.g, count(*) AS n, max(a.k) AS k FROM (SELECT k, k % 3 AS g FROM t) a \
-               JOIN (SELECT k FROM t ORDER BY k DESC LIMIT 30) b ON a.k = b.k GROUP BY a.g ORDER BY a.g";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.parquet");
+    // Several row groups in one file: a scan of one partition that can be cut into tasks.
+    let write = format!(
+        "COPY (SELECT value AS k FROM range(12000)) TO '{}' OPTIONS ('format.max_row_group_size' 1000)",
+        file.display()
+    );
+    cluster.session.sql(&write).await.unwrap().collect().await.unwrap();
+    let table = format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{}'", file.display());
+    cluster.session.sql(&table).await.unwrap();
+    let grouped = "SELECT k % 3 AS g, count(*) AS n FROM t GROUP BY g";
+    let limited =
+        "SELECT k % 3 AS g, count(*) AS n FROM (SELECT k FROM t ORDER BY k DESC LIMIT 30) GROUP BY g";
+    let joined = "SELECT a.k % 3 AS g, count(*) AS n FROM t a JOIN t b ON a.k = b.k GROUP BY g";
+    let ranked = "SELECT CAST(r % 3 AS BIGINT) AS g, count(*) AS n FROM \
+                  (SELECT row_number() OVER (ORDER BY k) AS r FROM t) GROUP BY g";
     for partitions in [1, 2] {
         let set = format!("SET datafusion.execution.target_partitions = {partitions}");
         cluster.session.sql(&set).await.unwrap();
-        let descriptors = Rows::dense(partitions, 120 / partitions);
-        cluster.session.deregister_table("t").unwrap();
-        cluster.session.register_table("t", Arc::new(RowsTable(descriptors))).unwrap();
-        let plan = cluster.plan(sql).await;
-        let batches = cluster.run(plan.clone()).await.unwrap();
-        let found: Vec<(i64, i64, i64)> = batches
-            .iter()
-            .flat_map(|batch| {
-                let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
-                std::iter::zip(column(0), std::iter::zip(column(1), column(2))).map(|(g, (n, k))| (g, n, k))
-            })
-            .collect();
-        assert_eq!(found, [(0, 10, 117), (1, 10, 118), (2, 10, 119)], "{}", text(&plan));
+        for (sql, each) in [(grouped, 4000), (limited, 10), (joined, 4000), (ranked, 4000)] {
+            let plan = cluster.plan(sql).await;
+            let batches = cluster.run(plan.clone()).await.unwrap();
+            let column = |index: usize| -> Vec<i64> {
+                let values =
+                    |batch: &RecordBatch| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+                batches.iter().flat_map(values).collect()
+            };
+            let found: BTreeMap<i64, i64> = std::iter::zip(column(0), column(1)).collect();
+            assert_eq!(rows(&batches), 3, "{}", text(&plan));
+            assert_eq!(found, BTreeMap::from([(0, each), (1, each), (2, each)]), "{}", text(&plan));
+        }
     }
 }
 

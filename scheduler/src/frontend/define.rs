@@ -6,8 +6,10 @@ use super::definitions::{Definitions, IfThere, SchemaDef};
 use super::query::Runner;
 use super::session::Session;
 use arrow::datatypes::SchemaRef;
+use backon::{ExponentialBuilder, Retryable};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemill_core::{Code, ConnectorRegistry, Error, Result, SinkSpec, store};
 use tidemill_engine::{LakeFormat, TableOptions};
 use tidemill_sql::catalog::{Catalog, Change};
@@ -20,6 +22,8 @@ use url::Url;
 
 /// The sink that writes tables of the lake.
 const LAKE_SINK: &str = "delta";
+
+const LEADER_PAUSE: Duration = Duration::from_millis(200);
 
 /// Changes definitions, in the journal first and then in the catalog.
 #[derive(Clone, Debug)]
@@ -51,7 +55,10 @@ impl Definer {
     pub(super) async fn source(&self, create: CreateSource) -> Result<Answer> {
         // Faults in options show now, and so do a broker that does not answer and a topic that is not there.
         let source = self.connectors.source(&create.source.spec)?;
-        source.available().await?;
+        let ask = || source.available();
+        let pauses = ExponentialBuilder::default().with_min_delay(LEADER_PAUSE).with_max_times(4);
+        // Just after a topic was made its partitions have no leader yet.
+        ask.retry(pauses).when(|error: &Error| error.code == Code::ExternalFailure).await?;
         let if_there = IfThere::of(create.or_replace, create.if_not_exists);
         if self.definitions.put(&create.source, if_there).await? {
             self.catalog.apply(Change::PutSource(create.source.name));

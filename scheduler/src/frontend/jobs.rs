@@ -19,7 +19,7 @@ const HISTORY: usize = 1000;
 
 /// A job, as `tidemill.jobs` shows it.
 #[derive(Clone, Debug)]
-pub struct JobView {
+pub(super) struct JobView {
     pub id: JobId,
     pub user: String,
     pub sql: String,
@@ -51,7 +51,7 @@ struct Book {
 
 /// All jobs of this process.
 #[derive(Clone, Default)]
-pub struct Jobs {
+pub(super) struct Jobs {
     book: Arc<Mutex<Book>>,
 }
 
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Jobs {
 
 impl Jobs {
     /// Follows a job until its stream ends, fails, or is dropped.
-    pub fn track(
+    pub(super) fn track(
         &self,
         id: JobId,
         user: &str,
@@ -98,7 +98,7 @@ impl Jobs {
     }
 
     /// False when no such job is running.
-    pub fn cancel(&self, id: &JobId) -> bool {
+    pub(super) fn cancel(&self, id: &JobId) -> bool {
         match self.book.lock().running.get(id) {
             Some(running) => {
                 running.cancel.cancel();
@@ -108,13 +108,13 @@ impl Jobs {
         }
     }
 
-    pub fn progress(&self, id: &JobId) -> Option<Progress> {
+    pub(super) fn progress(&self, id: &JobId) -> Option<Progress> {
         let watch = self.book.lock().running.get(id).map(|running| running.progress.clone())?;
         Some(watch())
     }
 
     /// Running ones first, then the ended, newest first.
-    pub fn list(&self) -> Vec<JobView> {
+    pub(super) fn list(&self) -> Vec<JobView> {
         let book = self.book.lock();
         let mut views: Vec<JobView> = book
             .running

@@ -11,6 +11,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use futures::StreamExt;
 use std::sync::Arc;
@@ -153,7 +154,7 @@ pub(super) fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         if source.is_some_and(|source| source.is::<FileScanConfig>()) {
             reads_nothing = false;
-            let known = node.partition_statistics(None).ok();
+            let known = StatisticsContext::new().compute(node.as_ref(), &StatisticsArgs::new()).ok();
             let known = known.and_then(|known| known.total_byte_size.get_value().copied());
             bytes = known.map(|known| bytes.unwrap_or(0) + known as u64).or(bytes);
         }

@@ -134,12 +134,18 @@ impl AsyncWrite for ClientIo {
     }
 }
 
+/// What a bearer token stands for.
+struct Token {
+    session: Arc<ClientSession>,
+    used: Instant,
+}
+
 /// Lets calls in and gives each its session.
 #[derive(Clone)]
 pub(super) struct Doorkeeper {
     credentials: Credentials,
     frontend: Arc<dyn Frontend>,
-    tokens: Arc<Mutex<HashMap<String, (Arc<ClientSession>, Instant)>>>,
+    tokens: Arc<Mutex<HashMap<String, Token>>>,
 }
 
 impl Doorkeeper {
@@ -153,8 +159,8 @@ impl Doorkeeper {
         let session = ClientSession::new(user, Arc::clone(&self.frontend));
         let now = Instant::now();
         let mut tokens = self.tokens.lock();
-        tokens.retain(|_, (_, used)| now.duration_since(*used) < TOKEN_IDLE);
-        tokens.insert(token.clone(), (session, now));
+        tokens.retain(|_, token| now.duration_since(token.used) < TOKEN_IDLE);
+        tokens.insert(token.clone(), Token { session, used: now });
         token
     }
 
@@ -164,9 +170,9 @@ impl Doorkeeper {
 
     fn token_session(&self, token: &str) -> Option<Arc<ClientSession>> {
         let mut tokens = self.tokens.lock();
-        let (session, used) = tokens.get_mut(token)?;
-        *used = Instant::now();
-        Some(Arc::clone(session))
+        let token = tokens.get_mut(token)?;
+        token.used = Instant::now();
+        Some(Arc::clone(&token.session))
     }
 
     fn admit(&self, header: Option<&str>, connection: Option<&Connection>) -> Result<Arc<ClientSession>> {

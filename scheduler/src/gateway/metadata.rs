@@ -228,9 +228,11 @@ fn conversions() -> HashMap<i32, Vec<i32>> {
     numbers.iter().map(|from| (*from, numbers.clone())).collect()
 }
 
+/// Name, type, digits or characters, whether a literal is quoted, radix of a number.
+type XdbcType = (&'static str, XdbcDataType, Option<i32>, bool, Option<i32>);
+
 fn types() -> Result<XdbcTypeInfoData> {
-    // (name, type, digits or characters or bytes, quoted, radix)
-    let all: [(&str, XdbcDataType, Option<i32>, bool, Option<i32>); 14] = [
+    let all: [XdbcType; 14] = [
         ("BOOLEAN", XdbcDataType::XdbcBit, Some(1), false, None),
         ("TINYINT", XdbcDataType::XdbcTinyint, Some(3), false, Some(10)),
         ("SMALLINT", XdbcDataType::XdbcSmallint, Some(5), false, Some(10)),

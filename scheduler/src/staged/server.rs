@@ -36,7 +36,7 @@ pub(super) async fn start(
     runtime: &Arc<RuntimeEnv>,
 ) -> Result<(Server, JoinHandle<()>)> {
     let listener = listen(&services.config.cluster.ballista_scheduler).await?;
-    let address = listener.local_addr().map_err(|error| Error::internal(error))?;
+    let address = listener.local_addr().map_err(Error::internal)?;
     let config = Arc::new(config(services, runtime, address));
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(broken)?;
     let server: Server = create_scheduler(cluster, config).await.map_err(broken)?;

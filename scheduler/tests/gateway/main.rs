@@ -1,5 +1,7 @@
 //! The gateway, served on loopback and driven by arrow-flight's own client and by plain HTTP.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod adbc;
 mod flight;
 mod frontend;

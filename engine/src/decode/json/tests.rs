@@ -1,5 +1,5 @@
 use crate::decode::{Decoded, DecoderSpec, Format};
-use arrow::array::{Array, AsArray, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{AsArray, BinaryArray, Int64Array, RecordBatch};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int8Type, Int32Type, Int64Type,
     Schema, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
