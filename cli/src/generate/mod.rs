@@ -12,6 +12,8 @@ mod tally;
 
 pub(crate) use events::EventSpec;
 pub(crate) use produce::{Summary, produce};
+#[cfg(test)]
+pub(crate) use {produce::WindowSummary, tally::WindowTally};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
