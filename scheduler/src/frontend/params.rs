@@ -143,11 +143,33 @@ fn multiply_values(plan: &LogicalPlan, columns: &[ArrayRef], rows: usize) -> Res
                     all.extend(bound.values);
                 }
             }
-            Ok(Transformed::yes(LogicalPlan::Values(Values { schema: values.schema, values: all })))
+            Ok(Transformed::yes(typed(Values { schema: values.schema, values: all })?))
         }
         other => Ok(Transformed::no(other)),
     });
-    Ok(Some(grown.map_err(from_datafusion)?.data))
+    retype(grown.map_err(from_datafusion)?.data).map(Some)
+}
+
+/// `VALUES` in which a column had no type but that of its parameters.
+fn typed(values: Values) -> datafusion::common::Result<LogicalPlan> {
+    let known = values.schema.fields().iter().all(|field| *field.data_type() != DataType::Null);
+    match known {
+        true => Ok(LogicalPlan::Values(values)),
+        false => LogicalPlanBuilder::values(values.values)?.build(),
+    }
+}
+
+/// The types of columns that are made of parameters are known only when these are bound.
+fn retype(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_up(|node| {
+        let node = match node {
+            LogicalPlan::Values(values) => typed(values)?,
+            other => other.recompute_schema()?,
+        };
+        Ok(Transformed::yes(node))
+    })
+    .map(|bound| bound.data)
+    .map_err(from_datafusion)
 }
 
 fn has_parameter(expr: &Expr) -> bool {
@@ -156,11 +178,7 @@ fn has_parameter(expr: &Expr) -> bool {
 
 fn substitute(plan: LogicalPlan, columns: &[ArrayRef], row: usize) -> Result<LogicalPlan> {
     let values = scalars(columns, row).map_err(from_datafusion)?;
-    let plan = plan.replace_params_with_values(&values).map_err(from_datafusion)?;
-    // The types of columns that are made of parameters are known only now.
-    plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))
-        .map(|bound| bound.data)
-        .map_err(from_datafusion)
+    retype(plan.replace_params_with_values(&values).map_err(from_datafusion)?)
 }
 
 fn scalars(columns: &[ArrayRef], row: usize) -> datafusion::common::Result<ParamValues> {
@@ -208,6 +226,19 @@ mod tests {
         let text = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
         assert_eq!(text.lines().nth(3), Some("| 1 | one |"));
         assert_eq!(text.lines().nth(4), Some("| 2 |     |"));
+    }
+
+    #[tokio::test]
+    async fn values_without_a_type_of_their_own_take_that_of_the_parameters() {
+        let context = SessionContext::new();
+        for rows in [1, 2] {
+            let plan =
+                plan(&context, "SELECT CAST(column1 AS INT) AS n, column2 AS w FROM (VALUES ($1, $2))").await;
+            let bound = bind(plan, &two_rows().slice(0, rows)).unwrap();
+            let batches = context.execute_logical_plan(bound).await.unwrap().collect().await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+            assert_eq!(batches[0].schema().field(1).data_type(), &DataType::Utf8);
+        }
     }
 
     #[tokio::test]
