@@ -116,8 +116,11 @@ async fn shutdown() {
 
 /// Log lines go to standard error; `TIDEMILL_LOG` sets what is logged, as in `tidemill=debug`.
 fn log(quiet: bool) {
-    let default =
-        if quiet { "off" } else { "warn,tidemill=info,tidemill_scheduler=info,tidemill_executor=info" };
+    let default = if quiet {
+        "off"
+    } else {
+        "warn,deltalake_core::writer=error,tidemill=info,tidemill_scheduler=info,tidemill_executor=info"
+    };
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const MESSAGE_BYTES: u32 = 128 << 20;
-const HEARTBEAT_SECS: u64 = 3;
+const HEARTBEAT_SECS: u64 = 2;
 const CLEAN_UP_SECS: u64 = 600;
 /// Longer than any job may take: shuffle files are cleaned when their job ends, this is for orphans.
 const JOB_DATA_TTL_SECS: u64 = 24 * 3600;

@@ -23,6 +23,7 @@ use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::prelude::SessionContext;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use fetch::Clients;
+use run::Job;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::pipelined::Members;
@@ -105,6 +106,8 @@ impl Engine for Staged {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let plan = self.prepare(plan, context.clone()).await?;
-        run::submit(self.server.clone(), self.clients.clone(), job, plan, self.session(&context)).await
+        let session = self.session(&context);
+        let (server, clients) = (self.server.clone(), self.clients.clone());
+        Ok(Job { server, clients, spec: job, plan, session }.run())
     }
 }

@@ -1,4 +1,5 @@
-//! One job: submitted, watched, fetched, cleaned up; cancelled when its stream is dropped.
+//! One job: submitted, watched, fetched, cleaned up; cancelled when its stream is dropped; and submitted again
+//! when Ballista has lost the thread or a result, as long as no row was handed out.
 
 use super::Server;
 use super::fetch::Clients;
@@ -19,41 +20,98 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::{Execution, JobSpec, Progress, from_datafusion, guard, to_datafusion, wire_error};
 use tokio::sync::mpsc;
 
+const TRIES: usize = 3;
 /// Partitions opened ahead of the one that is read.
 const OPEN_AHEAD: usize = 8;
 const STATUS_BUFFER: usize = 1024;
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// A lost report of a task's end leaves a job running for ever. A job of which nothing has moved for so long
-/// is taken for such a one.
-const NO_PROGRESS: Duration = Duration::from_secs(900);
+/// A job that has nothing to run, with executors at hand, is stuck: so it can end when several executors are
+/// lost while its stages are rolled back.
+const NOTHING_TO_RUN: Duration = Duration::from_secs(8);
+/// A lost report of a task's end leaves the task running for ever. No task is expected to run for so long.
+const NOTHING_MOVED: Duration = Duration::from_secs(1800);
 
-pub(super) async fn submit(
-    server: Server,
-    clients: Clients,
-    job: JobSpec,
-    plan: Arc<dyn ExecutionPlan>,
-    session: Arc<SessionContext>,
-) -> Result<Execution> {
-    let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
-    let id = server
-        .submit_physical_plan(&job.title, session, plan.clone(), Some(subscriber))
-        .await
-        .map_err(|error| Error::internal(format!("staged engine: {error}")))?;
-    let progress = Arc::new(Mutex::new(Progress::default()));
-    let watched = progress.clone();
-    let mut builder = RecordBatchReceiverStream::builder(plan.schema(), 2);
-    let sender = builder.tx();
-    let run = Run { server, clients, progress, ended: false, id };
-    builder.spawn(async move { run.drive(statuses, sender).await.map_err(to_datafusion) });
-    Ok(Execution { stream: guard(builder.build()), progress: Arc::new(move || *watched.lock()), plan })
+pub(super) struct Job {
+    pub(super) server: Server,
+    pub(super) clients: Clients,
+    pub(super) spec: JobSpec,
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) session: Arc<SessionContext>,
 }
 
+/// How a try ended, short of success.
+struct Failure {
+    error: Error,
+    /// Whether rows were handed out, so that the job cannot begin again.
+    begun: bool,
+}
+
+impl Job {
+    /// Starts the job. Dropping the stream cancels it.
+    pub(super) fn run(self) -> Execution {
+        let plan = self.plan.clone();
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let watched = progress.clone();
+        let mut builder = RecordBatchReceiverStream::builder(plan.schema(), 2);
+        let sender = builder.tx();
+        builder.spawn(async move { self.drive(&sender, &progress).await.map_err(to_datafusion) });
+        Execution { stream: guard(builder.build()), progress: Arc::new(move || *watched.lock()), plan }
+    }
+
+    async fn drive(
+        self,
+        sender: &mpsc::Sender<DfResult<RecordBatch>>,
+        progress: &Mutex<Progress>,
+    ) -> Result<()> {
+        for attempt in 1.. {
+            let Err(Failure { error, begun }) = self.attempt(sender, progress).await else { return Ok(()) };
+            if begun || error.code != Code::WorkerLost || attempt == TRIES {
+                return Err(error);
+            }
+            tracing::warn!(job = %self.spec.id, attempt, %error, "the staged job begins again");
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        sender: &mpsc::Sender<DfResult<RecordBatch>>,
+        progress: &Mutex<Progress>,
+    ) -> Result<(), Failure> {
+        let mut begun = false;
+        let ended = async {
+            let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
+            let (plan, session) = (self.plan.clone(), self.session.clone());
+            let submitted =
+                self.server.submit_physical_plan(&self.spec.title, session, plan, Some(subscriber)).await;
+            let id = submitted.map_err(|error| Error::internal(format!("staged engine: {error}")))?;
+            let mut run = Run { server: self.server.clone(), id, ended: false };
+            let locations = run.wait(statuses, progress).await?;
+            let fetched = futures::stream::iter(locations).map(|location| self.clients.fetch(location));
+            let mut partitions = fetched.buffered(OPEN_AHEAD);
+            while let Some(mut partition) = partitions.try_next().await? {
+                while let Some(batch) = partition.next().await {
+                    let batch = batch.map_err(from_datafusion)?;
+                    progress.lock().rows += batch.num_rows() as u64;
+                    begun |= batch.num_rows() > 0;
+                    // The client is gone.
+                    if sender.send(Ok(batch)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        };
+        let ended = ended.await;
+        ended.map_err(|error| Failure { error, begun })
+    }
+}
+
+/// A job that Ballista knows.
 struct Run {
     server: Server,
-    clients: Clients,
     id: JobId,
-    progress: Arc<Mutex<Progress>>,
-    /// Whether Ballista is through with the job, so that there is nothing to cancel.
+    /// Whether Ballista is through with it, so that there is nothing to cancel.
     ended: bool,
 }
 
@@ -62,49 +120,41 @@ impl Drop for Run {
         let (server, id, ended) = (self.server.clone(), self.id.clone(), self.ended);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            if !ended && let Err(error) = server.cancel_job(id.clone()).await {
-                tracing::warn!(job = %id, %error, "a staged job could not be cancelled");
-            }
             if ended {
                 server.state.executor_manager.clean_up_job_data(id);
+            } else if let Err(error) = server.cancel_job(id.clone()).await {
+                tracing::warn!(job = %id, %error, "a staged job could not be cancelled");
             }
         });
     }
 }
 
-impl Run {
-    async fn drive(
-        mut self,
-        statuses: mpsc::Receiver<JobStatus>,
-        sender: mpsc::Sender<DfResult<RecordBatch>>,
-    ) -> Result<()> {
-        let locations = self.wait(statuses).await?;
-        let mut partitions = futures::stream::iter(locations)
-            .map(|location| self.clients.fetch(location))
-            .buffered(OPEN_AHEAD);
-        while let Some(mut partition) = partitions.try_next().await? {
-            while let Some(batch) = partition.next().await {
-                let batch = batch.map_err(from_datafusion)?;
-                self.progress.lock().rows += batch.num_rows() as u64;
-                // The client is gone.
-                if sender.send(Ok(batch)).await.is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
+/// What is seen of a job from time to time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sight {
+    stages_done: usize,
+    /// Tasks that could run and tasks that do.
+    available: usize,
+    running: usize,
+    /// Tasks of all jobs that run.
+    running_anywhere: usize,
+}
 
+impl Run {
     /// Waits for the end of the job.
-    async fn wait(&mut self, mut statuses: mpsc::Receiver<JobStatus>) -> Result<Vec<PartitionLocation>> {
+    async fn wait(
+        &mut self,
+        mut statuses: mpsc::Receiver<JobStatus>,
+        progress: &Mutex<Progress>,
+    ) -> Result<Vec<PartitionLocation>> {
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
-        let mut moved = (Instant::now(), None);
+        let (mut seen, mut since) = (None, Instant::now());
         loop {
             tokio::select! {
                 status = statuses.recv() => match status.map(|status| status.status) {
                     Some(Some(Status::Successful(job))) => {
                         self.ended = true;
-                        let mut progress = self.progress.lock();
+                        let mut progress = progress.lock();
                         progress.stages_done = progress.stages;
                         return Ok(job.partition_location);
                     }
@@ -113,32 +163,46 @@ impl Run {
                         return Err(wire_error::from_text(&job.error, Code::ExternalFailure));
                     }
                     Some(_) => {}
-                    None => return Err(Error::new(Code::WorkerLost, "the staged engine forgot the job")
-                        .hint("run the statement again")),
+                    None => return Err(stuck("the staged engine forgot the job")),
                 },
                 _ = watch.tick() => {
-                    let now = self.look().await;
-                    if moved.1 != Some(now) {
-                        moved = (Instant::now(), Some(now));
+                    let sight = self.look(progress).await;
+                    if seen != sight || !self.server.is_ready() {
+                        (seen, since) = (sight, Instant::now());
                     }
-                    if moved.0.elapsed() > NO_PROGRESS {
-                        let message = format!("nothing of the job moved for {} minutes", NO_PROGRESS.as_secs() / 60);
-                        return Err(Error::new(Code::WorkerLost, message).hint("run the statement again"));
+                    let idle = sight.is_some_and(|sight| {
+                        sight.running == 0 && (sight.available == 0 || sight.running_anywhere == 0)
+                    });
+                    let patience = if idle { NOTHING_TO_RUN } else { NOTHING_MOVED };
+                    if since.elapsed() > patience {
+                        return Err(stuck(&format!("nothing of the job moved for {} s", patience.as_secs())));
                     }
                 }
             }
         }
     }
 
-    /// Finished stages, and tasks that wait or run.
-    async fn look(&self) -> (usize, usize, usize) {
+    /// `None` while the job is planned.
+    async fn look(&self, progress: &Mutex<Progress>) -> Option<Sight> {
         let jobs = self.server.state.task_manager.get_running_job_cache();
-        let Some(job) = jobs.get(&self.id) else { return (0, 0, 0) };
-        let graph = job.execution_graph.read().await;
+        let mut running_anywhere = 0;
+        for job in jobs.values() {
+            running_anywhere += job.execution_graph.read().await.running_tasks().len();
+        }
+        let graph = jobs.get(&self.id)?.execution_graph.read().await;
         let overview = JobOverview::from(&*graph);
-        let mut progress = self.progress.lock();
+        let mut progress = progress.lock();
         progress.stages = overview.num_stages as u32;
         progress.stages_done = overview.completed_stages as u32;
-        (overview.completed_stages, graph.available_tasks(), graph.running_tasks().len())
+        Some(Sight {
+            stages_done: overview.completed_stages,
+            available: graph.available_tasks(),
+            running: graph.running_tasks().len(),
+            running_anywhere,
+        })
     }
+}
+
+fn stuck(what: &str) -> Error {
+    Error::new(Code::WorkerLost, what).hint("run the statement again")
 }

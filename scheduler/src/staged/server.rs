@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
 const MESSAGE_BYTES: u32 = 128 << 20;
-/// Executors beat every three seconds.
-const EXECUTOR_TIMEOUT_SECS: u64 = 20;
-const EXPIRE_INTERVAL_SECS: u64 = 5;
+/// Executors beat every two seconds.
+const EXECUTOR_TIMEOUT_SECS: u64 = 8;
+const EXPIRE_INTERVAL_SECS: u64 = 1;
 /// Results are cleaned up as soon as they are fetched; this is for those that nobody fetched.
 const FINISHED_DATA_SECS: u64 = 3600;
 const FINISHED_STATE_SECS: u64 = 120;
