@@ -82,7 +82,7 @@ pub fn read_state(body: &[u8]) -> Result<Vec<RecordBatch>> {
 type Key = (PipelineId, String, u32);
 
 struct Cached {
-    epoch: Epoch,
+    state: StateRef,
     bytes: usize,
     used: u64,
     value: Arc<dyn Any + Send + Sync>,
@@ -106,12 +106,13 @@ impl StateCache {
         Self { limit_bytes, entries: Mutex::default() }
     }
 
-    /// Takes the state out if it is that of exactly this epoch. Out, so that an operator may change it in
+    /// Takes the state out if it is exactly this one, file by file: that of another try of the same epoch is
+    /// not. Out, so that an operator may change it in
     /// place: a failed try leaves nothing behind, and the next one reads the files.
     pub fn take<T: Send + Sync + 'static>(&self, pipeline: &PipelineId, state: &StateRef) -> Option<Arc<T>> {
         let key = (pipeline.clone(), state.operator.clone(), state.bucket);
         let cached = self.entries.lock().0.remove(&key)?;
-        if cached.epoch == state.epoch { cached.value.downcast().ok() } else { None }
+        if cached.state == *state { cached.value.downcast().ok() } else { None }
     }
 
     /// Keeps `value`, of about `bytes`, as the state that `state` names.
@@ -126,7 +127,7 @@ impl StateCache {
         let (entries, clock) = &mut *guard;
         *clock += 1;
         let key = (pipeline.clone(), state.operator.clone(), state.bucket);
-        entries.insert(key, Cached { epoch: state.epoch, bytes, used: *clock, value });
+        entries.insert(key, Cached { state: state.clone(), bytes, used: *clock, value });
         let mut total: usize = entries.values().map(|cached| cached.bytes).sum();
         while total > self.limit_bytes {
             let Some(oldest) =
@@ -160,11 +161,15 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_answers_only_for_the_very_epoch() {
+    fn the_cache_answers_only_for_the_very_state() {
         let cache = StateCache::new(100);
         let pipeline = PipelineId::new("p");
         cache.put(&pipeline, &state(3, 0), 10, Arc::new(7u8));
         assert!(cache.take::<u8>(&pipeline, &state(2, 0)).is_none());
+        cache.put(&pipeline, &state(3, 0), 10, Arc::new(7u8));
+        let file = StateFile { path: "another try".to_owned(), rows: 1, bytes: 1 };
+        let other = StateRef { files: vec![file], ..state(3, 0) };
+        assert!(cache.take::<u8>(&pipeline, &other).is_none());
         cache.put(&pipeline, &state(3, 0), 10, Arc::new(7u8));
         assert_eq!(cache.take::<u8>(&pipeline, &state(3, 0)).as_deref(), Some(&7));
         assert!(cache.take::<u8>(&pipeline, &state(3, 0)).is_none());
