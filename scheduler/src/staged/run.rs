@@ -130,7 +130,7 @@ impl Drop for Run {
 }
 
 /// What is seen of a job from time to time.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Sight {
     stages_done: usize,
     /// Tasks that could run and tasks that do.
@@ -167,8 +167,9 @@ impl Run {
                 },
                 _ = watch.tick() => {
                     let sight = self.look(progress).await;
-                    if seen != sight || !self.server.is_ready() {
-                        (seen, since) = (sight, Instant::now());
+                    let own = sight.map(|sight| (sight.stages_done, sight.available, sight.running));
+                    if seen != own || !self.server.is_ready() {
+                        (seen, since) = (own, Instant::now());
                     }
                     let idle = sight.is_some_and(|sight| {
                         sight.running == 0 && (sight.available == 0 || sight.running_anywhere == 0)
