@@ -10,6 +10,7 @@
 mod fetch;
 mod run;
 mod server;
+mod slots;
 
 pub use server::plan_settings;
 

@@ -1,10 +1,12 @@
 //! Ballista's scheduler, embedded.
 
 use super::Server;
+use super::slots::Slots;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
 use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::cluster::memory::InMemoryJobState;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::{create_scheduler, start_grpc_service_with_listener};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -37,8 +39,9 @@ pub(super) async fn start(
 ) -> Result<(Server, JoinHandle<()>)> {
     let listener = listen(&services.config.cluster.ballista_scheduler).await?;
     let address = listener.local_addr().map_err(Error::internal)?;
-    let config = Arc::new(config(services, runtime, address));
-    let cluster = BallistaCluster::new_from_config(&config).await.map_err(broken)?;
+    let config = Arc::new(config(address));
+    let cluster =
+        BallistaCluster::new(Arc::new(Slots::default()), Arc::new(jobs(services, runtime, &config)));
     let server: Server = create_scheduler(cluster, config).await.map_err(broken)?;
     let serving = tokio::spawn({
         let server = server.clone();
@@ -55,9 +58,20 @@ fn broken(error: impl std::fmt::Display) -> Error {
     Error::internal(format!("staged engine: {error}"))
 }
 
-fn config(services: &Arc<Services>, runtime: &Arc<RuntimeEnv>, address: SocketAddr) -> SchedulerConfig {
+/// Ballista's own state of jobs, with our sessions.
+fn jobs(services: &Arc<Services>, runtime: &Arc<RuntimeEnv>, config: &SchedulerConfig) -> InMemoryJobState {
     let (for_config, for_sessions) = (services.clone(), services.clone());
     let runtime = runtime.clone();
+    InMemoryJobState::new(
+        config.scheduler_id.clone(),
+        Arc::new(move |config| {
+            Ok(session::session_state(&for_sessions, runtime.clone()).with_config(config).build())
+        }),
+        Arc::new(move || plan_settings(session::session_config(&for_config))),
+    )
+}
+
+fn config(address: SocketAddr) -> SchedulerConfig {
     SchedulerConfig {
         external_host: address.ip().to_string(),
         bind_host: address.ip().to_string(),
@@ -71,10 +85,6 @@ fn config(services: &Arc<Services>, runtime: &Arc<RuntimeEnv>, address: SocketAd
         executor_timeout_seconds: EXECUTOR_TIMEOUT_SECS,
         expire_dead_executor_interval_seconds: EXPIRE_INTERVAL_SECS,
         no_executors_grace_period_seconds: 2 * EXECUTOR_TIMEOUT_SECS,
-        override_config_producer: Some(Arc::new(move || plan_settings(session::session_config(&for_config)))),
-        override_session_builder: Some(Arc::new(move |config| {
-            Ok(session::session_state(&for_sessions, runtime.clone()).with_config(config).build())
-        })),
         override_physical_codec: Some(Arc::new(Codec::over(Arc::new(
             BallistaPhysicalExtensionCodec::default(),
         )))),
