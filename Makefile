@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify services-up services-down
+.PHONY: help setup demo test verify bench services-up services-down
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -16,11 +16,11 @@ setup: ## installs what the build needs from the system (Debian, Ubuntu), if it 
 	@deploy/setup.sh
 
 demo: setup ## the main job from end to end; STACK=1 on Apache Kafka, S3 and ClickHouse, with two executors
-	cargo build --release --locked -p tidemill
+	cargo build --profile demo --locked -p tidemill
 ifeq ($(STACK),1)
-	deploy/demo-stack $(TARGET)/release/tidemill $(ARGS)
+	deploy/demo-stack $(TARGET)/demo/tidemill $(ARGS)
 else
-	$(TARGET)/release/tidemill demo $(ARGS)
+	$(TARGET)/demo/tidemill demo $(ARGS)
 endif
 
 test: setup ## all tests; what needs a service that cannot be had is named as skipped
@@ -30,6 +30,14 @@ verify: setup ## formatting, lints, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	deploy/deny
+
+bench: setup ## TPC-H, latency and Kafka to Delta, in a release build; PEERS='spark flink' runs them beside it
+	cargo build --release --locked -p tidemill
+	benchmarks/run tpch --program $(TARGET)/release/tidemill
+	benchmarks/run latency --program $(TARGET)/release/tidemill
+	deploy/services/up kafka
+	. "$${TIDEMILL_SERVICES_DIR:-.services}/env" && benchmarks/run streaming --brokers "$$TIDEMILL_KAFKA" \
+		--program $(TARGET)/release/tidemill --peers $(PEERS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

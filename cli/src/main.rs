@@ -13,6 +13,10 @@ use std::process::ExitCode;
 use tidemill_core::config::Config;
 use tracing_subscriber::EnvFilter;
 
+// Queries allocate and free many buffers on many threads, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Batch and micro-batch SQL over Kafka, Delta and ClickHouse.
 #[derive(Parser, Debug)]
 #[command(name = "tidemill", version, propagate_version = true)]

@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tidemill_core::{JobId, Result};
 
-/// Which engine runs a job. See DESIGN in `docs/architecture.md` for what each is for.
+/// Which engine runs a job. `docs/queries.md` says what each is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineKind {
@@ -74,6 +75,12 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 
     /// Task slots at the moment: 0 means that it cannot run anything now.
     fn slots(&self) -> usize;
+
+    /// The settings by which plans for this engine are made, where they are not the session's own.
+    fn planning(&self, session: &SessionConfig) -> Option<SessionConfig> {
+        let _ = session;
+        None
+    }
 
     /// The plan as this engine would run it, for EXPLAIN.
     async fn prepare(

@@ -2,7 +2,7 @@
 
 use super::answers::new_job;
 use crate::engines::{EngineChoice, Engines};
-use crate::frontend::query::{physical_plan, traits};
+use crate::frontend::query::{Planned, plan_for};
 use crate::loads::{Interval, LoadSpec, RunQuery};
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
@@ -26,9 +26,9 @@ impl RunQuery for LoadQuery {
         let query = dialect::parse_query(&spec.query)?;
         let plan = plan_query(&self.session, query).await?;
         let plan = LoadDef::bind(plan, interval.from, interval.to)?;
-        let plan = physical_plan(&self.session, &plan).await?;
+        let Planned { plan, engine, .. } =
+            plan_for(&self.engines, EngineChoice::Auto, &self.session, &plan).await?;
         self.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;
-        let (engine, _) = self.engines.choose(EngineChoice::Auto, traits(&plan))?;
         let write = WriteSpec { sink: spec.sink.clone(), scope: scope.clone() };
         let plan = Arc::new(WriteExec::new(Arc::new(write), plan));
         let title = format!("load {} from {} to {}", spec.name, interval.from, interval.to);

@@ -4,7 +4,7 @@ use super::answers::{counting, new_job, text};
 use super::api::{Answer, AnswerKind};
 use super::jobs::Jobs;
 use super::session::Session;
-use crate::engines::{Engines, Traits};
+use crate::engines::{EngineChoice, Engines, Traits};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
@@ -17,7 +17,7 @@ use futures::StreamExt;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
 use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{JobKind, JobSpec, from_datafusion};
+use tidemill_engine::{Engine, JobKind, JobSpec, from_datafusion};
 
 /// Nodes that only this process can run, and why.
 const LOCAL_ONLY: &[(&str, &str)] = &[
@@ -36,8 +36,8 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) async fn query(&self, session: &Session, sql: &str, plan: LogicalPlan) -> Result<Answer> {
-        let plan = physical(session, &plan).await?;
-        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        let Planned { plan, engine, reason } =
+            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
         let id = new_job();
         let job = JobSpec { id: id.clone(), kind: JobKind::Query, title: sql.to_owned() };
         let schema = plan.schema();
@@ -64,8 +64,8 @@ impl Runner {
         plan: LogicalPlan,
         sink: SinkSpec,
     ) -> Result<Answer> {
-        let plan = physical(session, &plan).await?;
-        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        let Planned { plan, engine, reason } =
+            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
         let id = new_job();
         let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
         let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink: sink.clone(), scope }), plan));
@@ -104,8 +104,8 @@ impl Runner {
     ) -> Result<Answer> {
         let mut rows = Vec::new();
         let optimized = session.state.optimize(&plan).map_err(from_datafusion)?;
-        let plan = physical(session, &plan).await?;
-        let (engine, reason) = self.engines.choose(session.engine, traits(&plan))?;
+        let Planned { plan, engine, reason } =
+            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
         rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
         let context = session.state.task_ctx();
         if analyze {
@@ -131,19 +131,32 @@ impl Runner {
     }
 }
 
-async fn physical(session: &Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    physical_plan(&session.state, plan).await
+/// A physical plan and the engine that takes it.
+pub(super) struct Planned {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) engine: Arc<dyn Engine>,
+    /// Why that engine.
+    pub(super) reason: String,
 }
 
-pub(super) async fn physical_plan(
+/// Plans, chooses the engine by what the plan reads, and plans again if that engine wants other plans.
+pub(super) async fn plan_for(
+    engines: &Engines,
+    choice: EngineChoice,
     state: &SessionState,
-    plan: &LogicalPlan,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    state.create_physical_plan(plan).await.map_err(from_datafusion)
+    logical: &LogicalPlan,
+) -> Result<Planned> {
+    let plan = state.create_physical_plan(logical).await.map_err(from_datafusion)?;
+    let (engine, reason) = engines.choose(choice, traits(&plan))?;
+    let Some(config) = engine.planning(state.config()) else { return Ok(Planned { plan, engine, reason }) };
+    let mut state = state.clone();
+    *state.config_mut() = config;
+    let plan = state.create_physical_plan(logical).await.map_err(from_datafusion)?;
+    Ok(Planned { plan, engine, reason })
 }
 
 /// What the choice of the engine needs to know.
-pub(super) fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
+fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
     let mut reads_nothing = true;
     let mut local_only = None;
     let mut bytes = None;

@@ -5,7 +5,7 @@
 //!                │ status of the job                                                  │ Flight
 //!                └──────────▶ Staged ◀──── partitions of the last stage ──────────────┘
 //! ```
-//! Plans must be made with [`plan_settings`]: Ballista cannot run dynamic filters, for one.
+//! Plans are made with [`plan_settings`]: Ballista cannot run dynamic filters, for one.
 
 mod fetch;
 mod run;
@@ -21,7 +21,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use fetch::Clients;
 use run::Job;
@@ -85,6 +85,10 @@ impl Engine for Staged {
             true => self.members.members().iter().map(|member| member.vcores).sum(),
             false => 0,
         }
+    }
+
+    fn planning(&self, session: &SessionConfig) -> Option<SessionConfig> {
+        Some(plan_settings(session.clone()))
     }
 
     /// Ballista cuts the plan when the job is submitted; what it is given is all that can be shown before.
