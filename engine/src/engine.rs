@@ -76,11 +76,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Task slots at the moment: 0 means that it cannot run anything now.
     fn slots(&self) -> usize;
 
-    /// The settings by which plans for this engine are made, where they are not the session's own.
-    fn planning(&self, session: &SessionConfig) -> Option<SessionConfig> {
-        let _ = session;
-        None
-    }
+    /// The settings by which a plan for this engine is made, from the session's own and the estimated bytes that
+    /// it reads, if they are known.
+    fn planning(&self, session: &SessionConfig, input: Option<u64>) -> SessionConfig;
 
     /// The plan as this engine would run it, for EXPLAIN.
     async fn prepare(

@@ -8,6 +8,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
+use datafusion::prelude::SessionConfig;
 use std::sync::Arc;
 use tidemill_core::Result;
 
@@ -32,6 +33,13 @@ impl Engine for InProcess {
 
     fn slots(&self) -> usize {
         self.slots
+    }
+
+    fn planning(&self, session: &SessionConfig, _: Option<u64>) -> SessionConfig {
+        let mut config = session.clone();
+        // Within one process a subquery may run beside the plan.
+        config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
+        config
     }
 
     async fn prepare(

@@ -87,6 +87,14 @@ impl Engines {
         }
     }
 
+    /// The engine that a plan is best made for before more is known than the session's choice.
+    pub fn likely(&self, choice: EngineChoice) -> Arc<dyn Engine> {
+        match (&self.cluster, choice) {
+            (None, _) | (_, EngineChoice::Only(EngineKind::InProcess)) => self.in_process.clone(),
+            (Some(cluster), _) => cluster.pipelined.clone(),
+        }
+    }
+
     /// The engine of a query or a write, and why that one.
     pub fn choose(&self, choice: EngineChoice, plan: Traits) -> Result<(Arc<dyn Engine>, String)> {
         if let EngineChoice::Only(kind) = choice {

@@ -27,6 +27,7 @@ use channels::Channels;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+use datafusion::prelude::SessionConfig;
 use distribute::Cluster;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
@@ -77,6 +78,10 @@ impl Engine for Pipelined {
 
     fn slots(&self) -> usize {
         self.live().map_or(0, |live| live.iter().map(|member| member.vcores).sum())
+    }
+
+    fn planning(&self, session: &SessionConfig, _: Option<u64>) -> SessionConfig {
+        session.clone()
     }
 
     async fn prepare(

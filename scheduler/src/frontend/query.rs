@@ -13,6 +13,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, displayable};
+use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
@@ -139,20 +140,32 @@ pub(super) struct Planned {
     pub(super) reason: String,
 }
 
-/// Plans, chooses the engine by what the plan reads, and plans again if that engine wants other plans.
+/// Plans for the likely engine, chooses by what the plan reads, and plans again if another one was chosen.
 pub(super) async fn plan_for(
     engines: &Engines,
     choice: EngineChoice,
     state: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<Planned> {
-    let plan = state.create_physical_plan(logical).await.map_err(from_datafusion)?;
-    let (engine, reason) = engines.choose(choice, traits(&plan))?;
-    let Some(config) = engine.planning(state.config()) else { return Ok(Planned { plan, engine, reason }) };
+    let likely = engines.likely(choice);
+    let plan = physical(state, likely.planning(state.config(), None), logical).await?;
+    let traits = traits(&plan);
+    let (engine, reason) = engines.choose(choice, traits)?;
+    if engine.kind() == likely.kind() {
+        return Ok(Planned { plan, engine, reason });
+    }
+    let plan = physical(state, engine.planning(state.config(), traits.bytes), logical).await?;
+    Ok(Planned { plan, engine, reason })
+}
+
+async fn physical(
+    state: &SessionState,
+    config: SessionConfig,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let mut state = state.clone();
     *state.config_mut() = config;
-    let plan = state.create_physical_plan(logical).await.map_err(from_datafusion)?;
-    Ok(Planned { plan, engine, reason })
+    state.create_physical_plan(plan).await.map_err(from_datafusion)
 }
 
 /// What the choice of the engine needs to know.

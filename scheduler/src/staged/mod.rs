@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
@@ -32,6 +33,10 @@ use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, session}
 use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// Hash joins are taken when the input is smaller than one part in so many of the memory: each build side is held
+/// by all tasks of an executor, and decoded it is several times its size on disk.
+const HASH_JOIN_SHARE: u64 = 8;
 
 /// See [`EngineKind::Staged`].
 pub struct Staged {
@@ -87,8 +92,15 @@ impl Engine for Staged {
         }
     }
 
-    fn planning(&self, session: &SessionConfig) -> Option<SessionConfig> {
-        Some(plan_settings(session.clone()))
+    /// Hash joins are faster, but do not spill: they are for inputs that memory can hold.
+    fn planning(&self, session: &SessionConfig, input: Option<u64>) -> SessionConfig {
+        let mut config = plan_settings(session.clone());
+        let budget = match self.runtime.memory_pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => bytes as u64 / HASH_JOIN_SHARE,
+            _ => u64::MAX,
+        };
+        config.options_mut().optimizer.prefer_hash_join = input.is_some_and(|bytes| bytes < budget);
+        config
     }
 
     /// Ballista cuts the plan when the job is submitted; what it is given is all that can be shown before.
