@@ -88,7 +88,7 @@ def run_pipeline(server: Server, name: str, arguments: argparse.Namespace) -> di
             (status,) = cursor.fetchone()
             time.sleep(0.02)
     # Read by another Delta implementation, so that nothing but what is committed counts.
-    table = deltalake.DeltaTable(str(server.folder / "lake" / name)).to_pyarrow_table(columns=["events"])
+    table = deltalake.DeltaTable(str(server.folder / "lake/public" / name)).to_pyarrow_table(columns=["events"])
     events = sum(table["events"].to_pylist())
     if read != arguments.events or events != arguments.events:
         raise SystemExit(f"{name}: {read} events read and {events} windowed instead of {arguments.events}")

@@ -25,6 +25,7 @@ use crate::{Engine, EngineKind, Execution, JobSpec, session};
 use async_trait::async_trait;
 use channels::Channels;
 use datafusion::common::Result as DfResult;
+use datafusion::config::OptimizerOptions;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion::prelude::SessionConfig;
@@ -32,6 +33,11 @@ use distribute::Cluster;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tries::Job;
+
+/// Build sides up to this size are broadcast: TPC-H takes a tenth less time with it than with DataFusion's own
+/// limits, which know of no network, and no less with eight times as many bytes.
+const BROADCAST_BYTES: usize = 16 << 20;
+const BROADCAST_ROWS: usize = 1_000_000;
 
 /// See [`EngineKind::Pipelined`].
 #[derive(Clone, Debug)]
@@ -80,8 +86,20 @@ impl Engine for Pipelined {
         self.live().map_or(0, |live| live.iter().map(|member| member.vcores).sum())
     }
 
+    /// A build side of some size is rather sent to all workers than the other side to be shuffled between them.
     fn planning(&self, session: &SessionConfig, _: Option<u64>) -> SessionConfig {
-        session.clone()
+        let mut config = session.clone();
+        let (optimizer, usual) = (&mut config.options_mut().optimizer, OptimizerOptions::default());
+        // What a user has set stays.
+        if optimizer.hash_join_single_partition_threshold == usual.hash_join_single_partition_threshold {
+            optimizer.hash_join_single_partition_threshold = BROADCAST_BYTES;
+        }
+        if optimizer.hash_join_single_partition_threshold_rows
+            == usual.hash_join_single_partition_threshold_rows
+        {
+            optimizer.hash_join_single_partition_threshold_rows = BROADCAST_ROWS;
+        }
+        config
     }
 
     async fn prepare(
