@@ -26,4 +26,8 @@ pub trait LakeFormat: Send + Sync + std::fmt::Debug {
 
     /// Fails with `Code::AlreadyExists` when there is a table.
     async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()>;
+
+    /// Deletes a table with everything at its location, so that another one can be created there. Does nothing
+    /// where there is none.
+    async fn remove(&self, location: &Url) -> Result<()>;
 }

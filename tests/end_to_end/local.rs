@@ -35,6 +35,37 @@ fn tables_outlive_the_process() {
 }
 
 #[test]
+fn a_dropped_table_makes_room_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&sql(
+        folder.path(),
+        "CREATE TABLE t AS SELECT 1 AS n; DROP TABLE t; CREATE TABLE t AS SELECT 'x' AS word",
+    ));
+    assert_eq!(stdout(&sql(folder.path(), "SELECT * FROM t")), "word\nx\n");
+    let elsewhere = folder.path().join("elsewhere");
+    let create = format!(
+        "CREATE TABLE kept WITH (location = '{}') AS SELECT 1 AS n; DROP TABLE kept",
+        elsewhere.display()
+    );
+    stdout(&sql(folder.path(), &create));
+    assert!(
+        elsewhere.join("_delta_log").exists(),
+        "a table at a location that was asked for keeps its files"
+    );
+}
+
+#[test]
+fn a_table_whose_query_fails_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "(SELECT CASE WHEN value < 50000 THEN '1' ELSE 'x' END AS v FROM generate_series(1, 100000))";
+    let output = sql(folder.path(), &format!("CREATE TABLE t AS SELECT CAST(v AS BIGINT) AS n FROM {rows}"));
+    assert!(!output.status.success());
+    let output = sql(folder.path(), "SELECT * FROM t");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("TM-1003"));
+    stdout(&sql(folder.path(), "CREATE TABLE t AS SELECT 1 AS n"));
+}
+
+#[test]
 fn errors_say_what_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
     stdout(&sql(folder.path(), "CREATE TABLE events (user_id VARCHAR, price DOUBLE)"));

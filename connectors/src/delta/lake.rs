@@ -10,6 +10,9 @@ use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::kernel::{StructField, StructType};
 use deltalake_core::operations::create::CreateBuilder;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use object_store::path::Path;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, Result};
@@ -42,6 +45,19 @@ impl LakeFormat for DeltaLake {
     async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()> {
         let table = Table::at(location, &self.config)?;
         create(&table, &schema, options).await
+    }
+
+    /// The log goes first: without it nobody takes the remaining files for a table.
+    async fn remove(&self, location: &Url) -> Result<()> {
+        let table = Table::at(location, &self.config)?;
+        let store = table.log_store.object_store(None);
+        for folder in [Some(Path::from("_delta_log")), None] {
+            let files = store.list(folder.as_ref()).map_ok(|meta| meta.location).boxed();
+            let deleted: std::result::Result<Vec<Path>, _> = store.delete_stream(files).try_collect().await;
+            deleted.map_err(|error| Error::from(error).context(format!("Delta table {location}")))?;
+        }
+        table.forget();
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use super::api::Answer;
 use super::definitions::{Definitions, IfThere, SchemaDef};
 use super::query::Runner;
 use super::session::Session;
+use super::unfilled::Unfilled;
 use arrow::datatypes::SchemaRef;
 use backon::{ExponentialBuilder, Retryable};
 use std::collections::BTreeMap;
@@ -147,7 +148,14 @@ impl Definer {
             },
         };
         let plan = insert.align(plan, &schema)?;
-        runner.write(session, sql, plan, lake_sink(&location)).await
+        let unfilled = Unfilled::new(self.clone(), insert.table);
+        match runner.write(session, sql, plan, lake_sink(&location)).await {
+            Ok(answer) => Ok(Answer { stream: unfilled.watch(answer.stream), ..answer }),
+            Err(error) => {
+                unfilled.undo().await;
+                Err(error)
+            }
+        }
     }
 
     /// Where an INSERT writes to, and the columns there.
@@ -186,8 +194,20 @@ impl Definer {
         Ok(())
     }
 
-    /// Forgets the table. Files stay where they are: what was written is only ever removed by hand.
+    /// `DROP TABLE`: a table at the place that its name gives it goes with its files, as the next one of this name
+    /// will have that place. Files at a location that somebody chose stay.
     pub(super) async fn drop_table(&self, name: &TableName, if_exists: bool) -> Result<Answer> {
+        if let Some(table) = self.catalog.table(name)
+            && table.format == TableFormat::Delta
+            && store::location(&table.location)? == self.catalog.default_location(name)?
+        {
+            self.lake.remove(&self.catalog.default_location(name)?).await?;
+        }
+        self.forget_table(name, if_exists).await
+    }
+
+    /// The table is known no more; its files stay where they are.
+    pub(super) async fn forget_table(&self, name: &TableName, if_exists: bool) -> Result<Answer> {
         if self.catalog.table(name).is_none() && if_exists {
             return Ok(nothing());
         }

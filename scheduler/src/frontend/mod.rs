@@ -19,6 +19,7 @@ mod service;
 mod session;
 mod start;
 mod system;
+mod unfilled;
 
 pub use service::SqlFrontend;
 pub use start::{Node, NodeOptions};

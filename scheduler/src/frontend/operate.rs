@@ -20,6 +20,9 @@ use tidemill_sql::statement::{
 use tidemill_sql::streaming::{StreamingDefinition, check_definition, explain_definition};
 use uuid::Uuid;
 
+/// A pipeline's dead letters are a table beside its own.
+const DEAD_LETTERS_SUFFIX: &str = "_dead_letters";
+
 /// Runs the statements that change what runs by itself.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
@@ -67,7 +70,7 @@ impl Operator {
         if !pipeline.partition_by.is_empty() {
             table.options.insert("partition_by".to_owned(), pipeline.partition_by.join(","));
         }
-        let letters = tidemill_core::store::location(&format!("{location}_dead_letters"))?;
+        let letters = tidemill_core::store::location(&format!("{location}{DEAD_LETTERS_SUFFIX}"))?;
         let limit = pipeline.max_records_per_epoch.unwrap_or(self.config.streaming.max_records_per_epoch);
         let record = PipelineRecord {
             id: PipelineId::new(Uuid::now_v7().simple().to_string()),
@@ -82,8 +85,11 @@ impl Operator {
         Ok((record, schema))
     }
 
-    pub(super) fn is_pipeline(&self, name: &TableName) -> bool {
-        self.pipelines.exists(&name.to_string())
+    /// The pipeline that fills a table, or has its dead letters there.
+    pub(super) fn pipeline_of(&self, table: &TableName) -> Option<String> {
+        let name = table.to_string();
+        let fed = name.strip_suffix(DEAD_LETTERS_SUFFIX).unwrap_or(&name);
+        [name.as_str(), fed].into_iter().find(|name| self.pipelines.exists(name)).map(str::to_owned)
     }
 
     /// The plan of an epoch that reads nothing.
@@ -99,8 +105,8 @@ impl Operator {
             return Ok(nothing());
         }
         self.pipelines.remove(&key).await?;
-        self.definer.drop_table(name, true).await?;
-        self.definer.drop_table(&dead_letter_name(name), true).await?;
+        self.definer.forget_table(name, true).await?;
+        self.definer.forget_table(&dead_letter_name(name), true).await?;
         Ok(nothing())
     }
 
@@ -200,7 +206,7 @@ impl Operator {
 }
 
 fn dead_letter_name(table: &TableName) -> TableName {
-    TableName::new(&table.schema, format!("{}_dead_letters", table.name))
+    TableName::new(&table.schema, format!("{}{DEAD_LETTERS_SUFFIX}", table.name))
 }
 
 /// The one source that a streaming query reads.

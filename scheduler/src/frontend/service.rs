@@ -177,11 +177,13 @@ impl SqlFrontend {
             ObjectKind::View(name) => self.definer.drop_view(&name, if_exists).await,
             ObjectKind::Load(name) => self.operator.drop_load(&name, if_exists).await,
             ObjectKind::Pipeline(name) => self.operator.drop_pipeline(&name, if_exists).await,
-            ObjectKind::Table(name) if self.operator.is_pipeline(&name) => {
-                Err(Error::new(Code::InvalidStatement, format!("`{name}` is filled by a pipeline"))
-                    .hint(format!("DROP STREAMING TABLE {name}")))
-            }
-            ObjectKind::Table(name) => self.definer.drop_table(&name, if_exists).await,
+            ObjectKind::Table(name) => match self.operator.pipeline_of(&name) {
+                Some(pipeline) => {
+                    Err(Error::new(Code::InvalidStatement, format!("`{name}` is filled by a pipeline"))
+                        .hint(format!("DROP STREAMING TABLE {pipeline}")))
+                }
+                None => self.definer.drop_table(&name, if_exists).await,
+            },
         }
     }
 

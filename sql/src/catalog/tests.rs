@@ -49,6 +49,11 @@ impl LakeFormat for MemoryLake {
         self.put(location, &[]);
         Ok(())
     }
+
+    async fn remove(&self, location: &Url) -> Result<()> {
+        self.tables.lock().unwrap().remove(location.as_str());
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
