@@ -199,9 +199,11 @@ impl Definer {
     pub(super) async fn drop_table(&self, name: &TableName, if_exists: bool) -> Result<Answer> {
         if let Some(table) = self.catalog.table(name)
             && table.format == TableFormat::Delta
-            && store::location(&table.location)? == self.catalog.default_location(name)?
         {
-            self.lake.remove(&self.catalog.default_location(name)?).await?;
+            let location = store::location(&table.location)?;
+            if location == self.catalog.default_location(name)? {
+                self.lake.remove(&location).await?;
+            }
         }
         self.forget_table(name, if_exists).await
     }
