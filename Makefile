@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench services-up services-down
+.PHONY: help setup demo test verify bench bench-peers services-up services-down
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -38,6 +38,12 @@ bench: setup ## TPC-H, latency and Kafka to Delta, in a release build; PEERS='sp
 	deploy/services/up kafka
 	. "$${TIDEMILL_SERVICES_DIR:-.services}/env" && benchmarks/run streaming --brokers "$$TIDEMILL_KAFKA" \
 		--program $(TARGET)/release/tidemill --peers $(PEERS)
+
+bench-peers: setup ## TPC-H at scale factors 1 and 10 beside DataFusion, Sail, Spark and DuckDB, two cores each; needs Java
+	cargo build --release --locked -p tidemill
+	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 1 --peers datafusion sail spark duckdb $(ARGS)
+	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 10 --rounds 2 --warm-up 0 \
+		--peers datafusion sail spark duckdb $(ARGS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

@@ -1,4 +1,4 @@
-"""`python -m bench {tpch|latency|streaming}`: one benchmark."""
+"""`benchmarks/run NAME`: one benchmark; `NAME --help` says more."""
 
 import argparse
 from pathlib import Path

@@ -88,8 +88,11 @@ target_partitions = {self.cores}
         except (urllib.error.URLError, OSError):
             return False
 
-    def connect(self) -> flightsql.Connection:
-        return flightsql.connect(f"grpc://{self.flight}", autocommit=True)
+    def connect(self, limit_seconds: float | None = None) -> flightsql.Connection:
+        """A call that takes longer than the limit fails."""
+        names = ("query", "fetch", "update") if limit_seconds else ()
+        limits = {f"adbc.flight.sql.rpc.timeout_seconds.{name}": str(float(limit_seconds)) for name in names}
+        return flightsql.connect(f"grpc://{self.flight}", conn_kwargs=limits, autocommit=True)
 
     def cpu_seconds(self) -> float:
         """Of all processes since their start."""

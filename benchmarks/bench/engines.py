@@ -1,0 +1,180 @@
+"""Who is asked: Tidemill through Flight SQL, and its peers, each in a process of its own (../peers/batch.py).
+
+All of them, and all that they start, are bound to the same number of processors.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+
+from .servers import Server
+
+PEERS = Path(__file__).parent.parent / "peers"
+TITLES = {"datafusion": "DataFusion", "sail": "Sail", "spark": "Spark", "duckdb": "DuckDB"}
+IN_PROCESS, PIPELINED, STAGED = "in-process", "pipelined", "staged"
+# Each in a Python environment of its own that `peers/install` makes; the others are in this one.
+OWN_ENVIRONMENT = ("sail", "spark")
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    seconds: float
+    # Only if it was asked for.
+    table: pyarrow.Table | None
+
+
+class QueryFailed(Exception):
+    """What the engine says why."""
+
+
+class Tidemill:
+    dialect = "datafusion"
+
+    def __init__(self, server: Server, engine: str, limit_seconds: float) -> None:
+        self.name, self.server, self.limit = engine, server, limit_seconds
+        self.connection = None
+        self._connect()
+
+    def _connect(self) -> None:
+        self.close()
+        self.connection = self.server.connect(self.limit)
+        self.cursor = self.connection.cursor()
+        self.cursor.execute(f"SET engine = '{self.name.replace('-', '_')}'")
+
+    def ask(self, query: str, fetch: bool) -> Answer:
+        try:
+            begun = time.perf_counter()
+            self.cursor.execute(query)
+            table = self.cursor.fetch_arrow_table()
+            return Answer(time.perf_counter() - begun, table if fetch else None)
+        except Exception as error:  # every failure is a result here
+            # The next query must not find what this one left.
+            self._connect()
+            raise QueryFailed(str(error)) from error
+
+    def close(self) -> None:
+        if self.connection is not None:
+            with contextlib.suppress(Exception):
+                self.cursor.close()
+                self.connection.close()
+
+
+class Peer:
+    def __init__(self, engine: str, tables: dict[str, Path], cores: int, limit_seconds: float) -> None:
+        self.engine, self.limit = engine, limit_seconds
+        self.dialect = "spark" if engine in OWN_ENVIRONMENT else engine
+        self.scratch = tempfile.TemporaryDirectory(prefix=f"bench-{engine}-")
+        folder = Path(self.scratch.name)
+        (folder / "tables.json").write_text(json.dumps({name: str(path) for name, path in tables.items()}))
+        self.command = [
+            str(python(engine)), str(PEERS / "batch.py"), engine, "--tables", str(folder / "tables.json"),
+            "--cores", str(cores), "--scratch", str(folder),
+        ]  # fmt: skip
+        self.answer, self.log = folder / "answer.arrow", folder / "log"
+        self._start()
+        self.name = f"{TITLES[engine]} {self.version}"
+
+    def _start(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        try:
+            self.version = self._reply(START_SECONDS)["version"]
+        except QueryFailed as failure:
+            raise SystemExit(f"{self.engine} does not start: {failure}\n{self.log.read_text()[-2000:]}") from None
+
+    def _reply(self, seconds: float) -> dict:
+        readable, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if readable else None
+        if not line:
+            self._stop()
+            reason = "its process ended" if line is not None else f"no answer within {seconds:g} seconds"
+            raise QueryFailed(reason)
+        return json.loads(line)
+
+    def ask(self, query: str, fetch: bool) -> Answer:
+        request = {"query": query, **({"answer": str(self.answer)} if fetch else {})}
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+            reply = self._reply(self.limit)
+        except (QueryFailed, OSError):
+            self._start()
+            raise
+        if "error" in reply:
+            raise QueryFailed(reply["error"])
+        return Answer(reply["seconds"], read_arrow(self.answer) if fetch else None)
+
+    def _stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self._stop()
+        self.scratch.cleanup()
+
+
+Engine = Tidemill | Peer
+
+
+def python(engine: str) -> Path:
+    if engine not in OWN_ENVIRONMENT:
+        return Path(sys.executable)
+    environment = Path(os.environ["TIDEMILL_BENCHMARKS"]) / engine / "bin/python"
+    subprocess.run([PEERS / "install", engine], check=True)
+    return environment
+
+
+def read_arrow(path: Path) -> pyarrow.Table:
+    with pyarrow.OSFile(str(path)) as source:
+        return pyarrow.ipc.open_file(source).read_all()
+
+
+def declare(server: Server, tables: dict[str, Path]) -> None:
+    with server.connect() as connection, connection.cursor() as cursor:
+        for table, path in tables.items():
+            cursor.execute(f"CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION '{path}'")
+
+
+@contextlib.contextmanager
+def bound_to(cores: int) -> Iterator[None]:
+    """Children that start meanwhile run on so many processors."""
+    before = os.sched_getaffinity(0)
+    if len(before) < cores:
+        raise SystemExit(f"--cores {cores}: there are {len(before)} here")
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def running(
+    program: Path, tables: dict[str, Path], ours: list[str], peers: list[str], cores: int, limit_seconds: float
+) -> Iterator[list[Engine]]:
+    """Tidemill's engines `ours` and the peers, with the tables declared."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bound_to(cores))
+        found: list[Engine] = []
+        servers: dict[int, Server] = {}
+        for engine in ours:
+            # The cluster's two engines share its executors, of one core each.
+            executors = 0 if engine == IN_PROCESS else cores
+            if executors not in servers:
+                servers[executors] = stack.enter_context(Server(program, executors, cores))
+                declare(servers[executors], tables)
+            found.append(stack.enter_context(contextlib.closing(Tidemill(servers[executors], engine, limit_seconds))))
+        for engine in peers:
+            found.append(stack.enter_context(contextlib.closing(Peer(engine, tables, cores, limit_seconds))))
+        yield found

@@ -1,0 +1,192 @@
+"""What TPC-H, TPC-DS and ClickBench share: the same queries on many engines, checked, timed and drawn.
+
+First every engine answers every query once, and the answers are compared with DuckDB's. Then come rounds that warm up
+and rounds that count. Each round asks the engines in turn for each query, beginning with another one each time, so
+that noise of the machine meets all of them. A query that an engine cannot do or does wrong has no time there.
+"""
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from . import answers, plot, report
+from .engines import IN_PROCESS, PIPELINED, STAGED, TITLES, Engine, QueryFailed, running
+
+OURS = [IN_PROCESS, PIPELINED, STAGED]
+# What issue 3 wants to see, as times: Tidemill's by the peer's, or one engine's by another's.
+WANTED = {
+    "in-process / DataFusion": 1 / 1.25,
+    "in-process / Sail": 1.0,
+    "in-process / Spark": 1 / 6,
+    "in-process / DuckDB": 1.3,
+    "pipelined / in-process": 1.15,
+    "staged / in-process": 2.0,
+}
+
+# Engine, then query.
+Times = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Suite:
+    # Of the result files.
+    name: str
+    title: str
+    tables: dict[str, Path]
+    # By a name that sorts; as DuckDB takes them.
+    queries: dict[str, str]
+    # The text for a dialect ("datafusion", "spark"); DuckDB's own is never asked for.
+    translate: Callable[[str, str, str], str]
+    notes: str = ""
+
+    def text(self, query: str, dialect: str) -> str:
+        text = self.queries[query]
+        return text if dialect == "duckdb" else self.translate(query, text, dialect)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5, help="that count; default 5")
+    parser.add_argument("--warm-up", type=int, default=1, help="rounds before them, after the check; default 1")
+    parser.add_argument("--cores", type=int, default=2, help="of each engine; default 2")
+    parser.add_argument("--engines", nargs="*", choices=OURS, default=OURS, help="Tidemill's; all by default")
+    parser.add_argument("--peers", nargs="*", choices=TITLES, default=["datafusion"], help="default: datafusion")
+    parser.add_argument("--queries", nargs="*", help="for example q01 q18; all by default")
+    parser.add_argument("--limit-seconds", type=float, default=600, help="for one query; default 600")
+
+
+def scratch() -> contextlib.AbstractContextManager[str]:
+    return tempfile.TemporaryDirectory(prefix="bench-duckdb-")
+
+
+def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
+    """By engine, then query: what is wrong. And how many rows each answer has."""
+    wrong: dict[str, dict[str, str]] = {engine.name: {} for engine in engines}
+    sizes = {}
+    with scratch() as folder, contextlib.closing(answers.connect(suite.tables, cores, Path(folder))) as connection:
+        for query, text in suite.queries.items():
+            expected = answers.Expected(connection, text)
+            sizes[query] = len(expected.window)
+            for engine in engines:
+                try:
+                    found = expected.difference(engine.ask(suite.text(query, engine.dialect), fetch=True).table)
+                    fault = found and f"wrong: {found}"
+                except QueryFailed as failure:
+                    fault = f"failed: {failure}"
+                if fault:
+                    wrong[engine.name][query] = fault
+                    print(f"{query} {engine.name}: {fault[:400]}", flush=True)
+    return wrong, sizes
+
+
+def measure(
+    suite: Suite, engines: list[Engine], wrong: dict[str, dict[str, str]], rounds: int, warm_up: int
+) -> Times:
+    times: Times = {engine.name: {} for engine in engines}
+    for number in range(warm_up + rounds):
+        begun = time.monotonic()
+        first = number % len(engines)
+        for query in suite.queries:
+            for engine in engines[first:] + engines[:first]:
+                if query in wrong[engine.name]:
+                    continue
+                try:
+                    answer = engine.ask(suite.text(query, engine.dialect), fetch=False)
+                except QueryFailed as failure:
+                    wrong[engine.name][query] = f"failed in round {number}: {failure}"
+                    times[engine.name].pop(query, None)
+                    print(f"{query} {engine.name}: {wrong[engine.name][query][:400]}", flush=True)
+                    continue
+                if number >= warm_up:
+                    times[engine.name].setdefault(query, []).append(answer.seconds)
+        print(f"round {number + 1} of {warm_up + rounds}: {time.monotonic() - begun:.0f} s", flush=True)
+    return times
+
+
+def mean(times: Times, engine: str, queries: list[str], of: Callable[[list[float]], float] = min) -> float:
+    return report.geometric_mean([of(times[engine][query]) for query in queries])
+
+
+def ratios(times: Times) -> Iterator[tuple[str, float, int, float | None]]:
+    """What of what, how many times the time, over how many queries that both did, and how many times it may be."""
+    shared = {(a, b): [query for query in times[a] if query in times[b]] for a in times for b in times}
+    names = [name for name in times if name not in OURS]
+    pairs = [(IN_PROCESS, name) for name in names] + [(PIPELINED, IN_PROCESS), (STAGED, IN_PROCESS)]
+    for ours, theirs in pairs:
+        if shared.get((ours, theirs)):
+            both = shared[ours, theirs]
+            wanted = WANTED.get(f"{ours} / {theirs.split()[0]}")
+            yield f"{ours} / {theirs}", mean(times, ours, both) / mean(times, theirs, both), len(both), wanted
+
+
+def tables(suite: Suite, times: Times, sizes: dict[str, int]) -> str:
+    names = list(times)
+    rows = [
+        [query, str(sizes[query])] + [f"{min(times[name][query]) * 1e3:.0f}" if query in times[name] else "–" for name in names]
+        for query in suite.queries
+    ]
+    everywhere = [query for query in suite.queries if all(query in times[name] for name in names)]
+    if everywhere:
+        label = "" if len(everywhere) == len(suite.queries) else f" of the {len(everywhere)} that all did"
+        totals = [sum(min(times[name][query]) for query in everywhere) for name in names]
+        rows.append([f"total{label}", ""] + [f"{total * 1e3:.0f}" for total in totals])
+        for title, of in [("geometric mean", min), ("the same of the medians", statistics.median)]:
+            means = [mean(times, name, everywhere, of) for name in names]
+            rows.append([f"{title}{label}", ""] + [f"{value * 1e3:.1f}" for value in means])
+    text = report.table(["ms, best of the rounds", "rows", *names], rows)
+    compared = [
+        [name, f"{ratio:.2f}", f"{1 / ratio:.2f} ×", str(count), f"{wanted:.2f}" if wanted else ""]
+        for name, ratio, count, wanted in ratios(times)
+    ]
+    if compared:
+        header = ["time of … by time of …", "ratio", "speed", "queries", "wanted at most"]
+        text += f"\n\nRatios of the geometric means:\n\n{report.table(header, compared)}"
+    return text
+
+
+def verdict(suite: Suite, wrong: dict[str, dict[str, str]]) -> str:
+    right = {name: len(suite.queries) - len(faults) for name, faults in wrong.items()}
+    lines = [f"Answers compared with DuckDB {duckdb.__version__}'s, of {len(suite.queries)}: "
+             + ", ".join(f"{name} {count}" for name, count in right.items()) + "."]  # fmt: skip
+    for name, faults in wrong.items():
+        for query, fault in faults.items():
+            lines.append(f"- {query}, {name}: {' '.join(fault.split())[:200]}")
+    return "\n".join(lines)
+
+
+def run(suite: Suite, arguments: argparse.Namespace) -> None:
+    if arguments.queries:
+        unknown = set(arguments.queries) - set(suite.queries)
+        if unknown:
+            raise SystemExit(f"no such queries: {', '.join(sorted(unknown))}")
+        for query in set(suite.queries) - set(arguments.queries):
+            del suite.queries[query]
+    with running(
+        arguments.program, suite.tables, arguments.engines, arguments.peers, arguments.cores, arguments.limit_seconds
+    ) as engines:
+        wrong, sizes = check(suite, engines, arguments.cores)
+        print(verdict(suite, wrong), flush=True)
+        times = measure(suite, engines, wrong, arguments.rounds, arguments.warm_up)
+    drawn = f"\n\n![]({suite.name}.svg)" if plot.queries(arguments.results / f"{suite.name}.svg", suite.title, times) else ""
+    report.write(
+        arguments.results,
+        suite.name,
+        arguments.program,
+        {
+            "rounds": arguments.rounds,
+            "cores": arguments.cores,
+            "rows": sizes,
+            "wrong": wrong,
+            "seconds": times,
+            "ratios": {name: ratio for name, ratio, _, _ in ratios(times)},
+        },
+        f"# {suite.title}\n\n{suite.notes}\n\n{verdict(suite, wrong)}\n\n{tables(suite, times, sizes)}{drawn}",
+    )
+    if any(wrong[engine] for engine in arguments.engines):
+        raise SystemExit("Tidemill has wrong or missing answers, see above")
