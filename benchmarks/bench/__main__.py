@@ -3,9 +3,12 @@
 import argparse
 from pathlib import Path
 
-from . import latency, streaming, tpch
+from . import clickbench, concurrency, events, latency, memory, streaming, tpcds, tpch
 
-BENCHMARKS = {"tpch": tpch, "latency": latency, "streaming": streaming}
+BENCHMARKS = {
+    "tpch": tpch, "tpcds": tpcds, "clickbench": clickbench, "events": events, "latency": latency,
+    "concurrency": concurrency, "memory": memory, "streaming": streaming,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -106,14 +106,14 @@ class Expected:
         self.visible = [place for place, _ in keys if place < self.width]
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {TABLE} AS {tree.sql('duckdb')}")
         described = connection.execute(f"DESCRIBE {TABLE}").fetchall()
-        self.columns = [column[0] for column in described]
+        self.columns = ['"{}"'.format(column[0].replace('"', '""')) for column in described]
         # Those that all engines have alike, so that rows can be looked up by them.
         self.alike = [
             place for place, column in enumerate(described[: self.width])
             if column[1] in ("VARCHAR", "DATE", "BIGINT", "INTEGER", "SMALLINT")
         ]  # fmt: skip
         ((self.size,),) = connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()
-        by = ", ".join(f'"{self.columns[place]}" {way}' for place, way in keys)
+        by = ", ".join(f"{place + 1} {way}" for place, way in keys)
         found = rows(
             connection.sql(f"SELECT * FROM {TABLE} {f'ORDER BY {by}' if by else ''} {limits}").to_arrow_table()
         )
@@ -146,13 +146,13 @@ class Expected:
 
     def _beyond(self, ours: pyarrow.Table, hidden: tuple) -> list[tuple]:
         """All rows with this hidden key (the visible ones are compared already); of many only those like ours."""
-        conditions = [f'"{column}" IS NOT DISTINCT FROM ?' for column in self.columns[self.width :]]
+        conditions = [f"{column} IS NOT DISTINCT FROM ?" for column in self.columns[self.width :]]
         if self.size > LARGE and self.alike:
             self.connection.register("ours", ours.rename_columns([f"c{place}" for place in range(ours.num_columns)]))
-            same = " AND ".join(f'"{self.columns[place]}" IS NOT DISTINCT FROM c{place}' for place in self.alike)
+            same = " AND ".join(f"{self.columns[place]} IS NOT DISTINCT FROM c{place}" for place in self.alike)
             conditions.append(f"EXISTS (SELECT 1 FROM ours WHERE {same})")
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        found = self.connection.execute(f"SELECT * FROM {TABLE} {where}", list(hidden)).to_arrow_table()
+        found = self.connection.sql(f"SELECT * FROM {TABLE} {where}", params=list(hidden)).to_arrow_table()
         return [row[: self.width] for row in rows(found)]
 
 

@@ -1,5 +1,6 @@
 """Tidemill as child processes: one `local`, or a `scheduler` with executors of one core each."""
 
+import json
 import os
 import shutil
 import signal
@@ -31,14 +32,18 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """A `with` block starts the processes, waits until they are ready, and stops them."""
 
-    def __init__(self, program: Path, executors: int, cores: int = 2) -> None:
+    def __init__(self, program: Path, executors: int, cores: int = 2, engine: dict[str, int | str] | None = None) -> None:
+        """`engine` holds further keys of that section of the configuration."""
         self.program, self.executors, self.cores = program, executors, cores
+        self.engine = {"target_partitions": cores, **(engine or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="tidemill-bench-"))
         self.processes: list[subprocess.Popen] = []
 
     def __enter__(self) -> "Server":
         flight, http, ballista = free_ports(3)
         self.flight, self.http = f"127.0.0.1:{flight}", f"http://127.0.0.1:{http}"
+        # A TOML text or number is written as JSON's is.
+        settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.engine.items())
         (self.folder / "tidemill.toml").write_text(f"""
 [lake]
 root = "{self.folder}/lake"
@@ -52,7 +57,7 @@ scheduler_url = "{self.http}"
 ballista_scheduler = "127.0.0.1:{ballista}"
 executor_threads = 1
 [engine]
-target_partitions = {self.cores}
+{settings}
 """)
         roles = ["scheduler"] + ["executor"] * self.executors if self.executors else ["local"]
         for number, role in enumerate(roles):
