@@ -32,7 +32,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=60, help="default 60")
     parser.add_argument("--scale", type=float, default=1, help="TPC-H's scale factor; default 1")
     parser.add_argument("--cores", type=int, default=2, help="default 2")
-    parser.add_argument("--engines", nargs="*", choices=[IN_PROCESS, PIPELINED, STAGED], default=[IN_PROCESS, PIPELINED])
+    parser.add_argument(
+        "--engines", nargs="*", choices=[IN_PROCESS, PIPELINED, STAGED], default=[IN_PROCESS, PIPELINED]
+    )
     parser.add_argument("--text", action="store_true", help="send the point query as text, not prepared and bound")
 
 
@@ -130,14 +132,18 @@ def process(task: Task, start: threading.Barrier, outcomes: Queue) -> None:
     outcomes.put(found)
 
 
-def load(server: Server, engine: str, queries: dict[str, tuple[str, int]], arguments: argparse.Namespace) -> list[Outcome]:
+def load(
+    server: Server, engine: str, queries: dict[str, tuple[str, int]], arguments: argparse.Namespace
+) -> list[Outcome]:
     context = multiprocessing.get_context("spawn")
     outcomes = context.Queue()
     start = context.Barrier(arguments.clients + arguments.heavy)
     workers = []
     for number in range(PROCESSES):
         share = [count // PROCESSES + (number < count % PROCESSES) for count in (arguments.clients, arguments.heavy)]
-        task = Task(server.flight, engine, *share, arguments.seconds, arguments.scale, not arguments.text, number, queries)
+        task = Task(
+            server.flight, engine, *share, arguments.seconds, arguments.scale, not arguments.text, number, queries
+        )
         workers.append(context.Process(target=process, args=(task, start, outcomes)))
     for worker in workers:
         worker.start()
@@ -170,7 +176,9 @@ def run(arguments: argparse.Namespace) -> None:
             "tpch_queries": sum(outcome.queries for outcome in outcomes),
             "errors": len(faults),
             "faults": faults[:SHOWN],
-            "milliseconds": {f"p{round(share * 100)}": events.percentile(taken, share) for share in (0.5, 0.95, 0.99) if taken},
+            "milliseconds": {
+                f"p{round(share * 100)}": events.percentile(taken, share) for share in (0.5, 0.95, 0.99) if taken
+            },
             # Whether one was left behind by the others.
             "least_of_a_client": min(len(outcome.milliseconds) for outcome in outcomes if not outcome.queries),
         }
@@ -181,7 +189,9 @@ def run(arguments: argparse.Namespace) -> None:
         for engine, each in results.items()
     ]  # fmt: skip
     header = ["", "point queries", "p50, ms", "p95, ms", "p99, ms", "least of a client", "TPC-H queries", "errors"]
-    shown = "\n".join(f"- {engine}: {' '.join(fault.split())[:200]}" for engine, each in results.items() for fault in each["faults"])
+    shown = "\n".join(
+        f"- {engine}: {' '.join(fault.split())[:200]}" for engine, each in results.items() for fault in each["faults"]
+    )
     report.write(
         arguments.results,
         "concurrency",

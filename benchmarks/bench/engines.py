@@ -3,6 +3,7 @@
 All of them, and all that they start, are bound to the same number of processors.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -71,7 +72,7 @@ class Tidemill:
 
 
 class Peer:
-    def __init__(self, engine: str, tables: dict[str, Path], cores: int, limit_seconds: float) -> None:
+    def __init__(self, engine: str, tables: dict[str, Path], cores: int, memory_gib: int, limit_seconds: float) -> None:
         self.engine, self.limit = engine, limit_seconds
         self.dialect = "spark" if engine in OWN_ENVIRONMENT else engine
         self.scratch = tempfile.TemporaryDirectory(prefix=f"bench-{engine}-")
@@ -79,7 +80,7 @@ class Peer:
         (folder / "tables.json").write_text(json.dumps({name: str(path) for name, path in tables.items()}))
         self.command = [
             str(python(engine)), str(PEERS / "batch.py"), engine, "--tables", str(folder / "tables.json"),
-            "--cores", str(cores), "--scratch", str(folder),
+            "--cores", str(cores), "--memory-gib", str(memory_gib), "--scratch", str(folder),
         ]  # fmt: skip
         self.answer, self.log = folder / "answer.arrow", folder / "log"
         self._start()
@@ -160,21 +161,21 @@ def bound_to(cores: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running(
-    program: Path, tables: dict[str, Path], ours: list[str], peers: list[str], cores: int, limit_seconds: float
-) -> Iterator[list[Engine]]:
-    """Tidemill's engines `ours` and the peers, with the tables declared."""
+def running(tables: dict[str, Path], options: argparse.Namespace) -> Iterator[list[Engine]]:
+    """Tidemill's engines and the peers that the options name (see `suite.options`), with the tables declared."""
+    cores, limit_seconds = options.cores, options.limit_seconds
     with contextlib.ExitStack() as stack:
         stack.enter_context(bound_to(cores))
         found: list[Engine] = []
         servers: dict[int, Server] = {}
-        for engine in ours:
+        for engine in options.engines:
             # The cluster's two engines share its executors, of one core each.
             executors = 0 if engine == IN_PROCESS else cores
             if executors not in servers:
-                servers[executors] = stack.enter_context(Server(program, executors, cores))
+                servers[executors] = stack.enter_context(Server(options.program, executors, cores))
                 declare(servers[executors], tables)
             found.append(stack.enter_context(contextlib.closing(Tidemill(servers[executors], engine, limit_seconds))))
-        for engine in peers:
-            found.append(stack.enter_context(contextlib.closing(Peer(engine, tables, cores, limit_seconds))))
+        for engine in options.peers:
+            peer = Peer(engine, tables, cores, options.peer_memory_gib, limit_seconds)
+            found.append(stack.enter_context(contextlib.closing(peer)))
         yield found

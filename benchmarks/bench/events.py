@@ -37,7 +37,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=50, help="of each question; default 50")
     parser.add_argument("--warm-up", type=int, default=3, help="default 3")
     parser.add_argument("--cores", type=int, default=2, help="default 2")
-    parser.add_argument("--engines", nargs="*", choices=[IN_PROCESS, PIPELINED, STAGED], default=[IN_PROCESS, PIPELINED])
+    parser.add_argument(
+        "--engines", nargs="*", choices=[IN_PROCESS, PIPELINED, STAGED], default=[IN_PROCESS, PIPELINED]
+    )
 
 
 def data(rows: int) -> Path:

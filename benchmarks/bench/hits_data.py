@@ -37,8 +37,28 @@ WORDS = (
     "сад", "дача", "кухня", "салат", "торт", "собака", "кошка", "доставка", "Google", "карты", "iphone", "toyota",
     "bmw", "2013", "скидки", "форма",
 )  # fmt: skip
-SECTIONS = ("catalog", "news", "forum/topic", "photo/album", "search", "user/profile", "video/watch", "goods", "help", "jobs")
-REFERERS = ("vk.com", "mail.ru", "odnoklassniki.ru", "rambler.ru", "livejournal.com", "avito.ru", "auto.ru", "kinopoisk.ru")
+SECTIONS = (
+    "catalog",
+    "news",
+    "forum/topic",
+    "photo/album",
+    "search",
+    "user/profile",
+    "video/watch",
+    "goods",
+    "help",
+    "jobs",
+)
+REFERERS = (
+    "vk.com",
+    "mail.ru",
+    "odnoklassniki.ru",
+    "rambler.ru",
+    "livejournal.com",
+    "avito.ru",
+    "auto.ru",
+    "kinopoisk.ru",
+)
 
 
 def draw(salt: int, of: str = "i") -> str:
@@ -88,7 +108,7 @@ STEPS = [
     f"SELECT *, {sometimes(0.02, 7, '7', 'any_site')} AS site",
     f"""SELECT *, CASE WHEN site = 7 THEN {SITE_COUNTER} ELSE 100 + (site * 7919) % 250000 END AS counter,
            CASE WHEN site = 7 AND {draw(8)} < 0.4 THEN 0 ELSE {skewed(9, 40_000, 3)} END AS page""",
-    f"""SELECT *, 'http://' || CASE WHEN page % 17 = 3 THEN 'www.' ELSE '' END || 'site' || site || '.ru/' AS home""",
+    """SELECT *, 'http://' || CASE WHEN page % 17 = 3 THEN 'www.' ELSE '' END || 'site' || site || '.ru/' AS home""",
     f"""SELECT *,
            home || CASE WHEN page = 0 THEN '' ELSE {one_of(SECTIONS, 10, 1.5, "page + site")} || '/' || page || '.html' END
              || CASE WHEN page > 0 AND {draw(11)} < 0.15 THEN '?id=' || {number("i", 12, 40)}

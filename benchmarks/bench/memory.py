@@ -174,7 +174,13 @@ def run(arguments: argparse.Namespace) -> None:
         found = queries(asked, watch, folder, arguments)
         crossed = explode(server, watch, arguments)
     rows = [
-        [name, f"{each['seconds']:.1f}", gib(each["resident"]), gib(each["spilled"]), each["fault"] and each["fault"].split(":")[0] or "right"]
+        [
+            name,
+            f"{each['seconds']:.1f}",
+            gib(each["resident"]),
+            gib(each["spilled"]),
+            each["fault"] and each["fault"].split(":")[0] or "right",
+        ]
         for name, each in found.items()
     ]
     rows.append(
@@ -182,7 +188,9 @@ def run(arguments: argparse.Namespace) -> None:
          gib(max(each["spilled"] for each in found.values())), f"{sum(not each['fault'] for each in found.values())} right"]
     )  # fmt: skip
     header = ["", "s", "peak resident, GiB", "spilled at once, GiB", f"by DuckDB {duckdb.__version__}"]
-    faults = "\n".join(f"- {name}: {' '.join(each['fault'].split())[:300]}" for name, each in found.items() if each["fault"])
+    faults = "\n".join(
+        f"- {name}: {' '.join(each['fault'].split())[:300]}" for name, each in found.items() if each["fault"]
+    )
     good = crossed["advice"] and crossed["alive"] and not crossed["beside_failed"]
     error = " ".join((crossed["error"] or f"nothing: it returned {crossed.get('rows')} rows").split())[:600]
     if "cancelled" in crossed:

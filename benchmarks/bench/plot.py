@@ -50,6 +50,7 @@ def queries(file: Path, title: str, times: dict[str, dict[str, list[float]]]) ->
     strips = -(-len(labels) // PER_ROW)
     per_strip = -(-len(labels) // strips)
     figure = pyplot.figure(figsize=(13, 0.9 + 2.9 * strips + 0.32 * len(names) + 0.7), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.05)
     grid = figure.add_gridspec(strips + 1, 1, height_ratios=[2.9] * strips + [0.32 * len(names) + 0.5])
     least = min(min(runs) for name in names for runs in times[name].values())
     most = max(min(runs) for name in names for runs in times[name].values())
@@ -64,7 +65,9 @@ def queries(file: Path, title: str, times: dict[str, dict[str, list[float]]]) ->
                 if query in times[name]
             ]
             if places:
-                axes.bar(*zip(*places, strict=True), width=width * 0.94, color=colour, label=name if strip == 0 else None)
+                axes.bar(
+                    *zip(*places, strict=True), width=width * 0.94, color=colour, label=name if strip == 0 else None
+                )
         axes.set_yscale("log")
         axes.set_ylim(least * 0.7, most * 1.3)
         axes.yaxis.set_major_formatter(seconds_label)

@@ -32,7 +32,9 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """A `with` block starts the processes, waits until they are ready, and stops them."""
 
-    def __init__(self, program: Path, executors: int, cores: int = 2, engine: dict[str, int | str] | None = None) -> None:
+    def __init__(
+        self, program: Path, executors: int, cores: int = 2, engine: dict[str, int | str] | None = None
+    ) -> None:
         """`engine` holds further keys of that section of the configuration."""
         self.program, self.executors, self.cores = program, executors, cores
         self.engine = {"target_partitions": cores, **(engine or {})}
@@ -68,9 +70,7 @@ executor_threads = 1
     def _launch(self, role: str, log: Path) -> None:
         command = [self.program, role, "--config", self.folder / "tidemill.toml"]
         with log.open("wb") as output:
-            self.processes.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-            )
+            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output))
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

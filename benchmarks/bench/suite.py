@@ -57,6 +57,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=int, default=2, help="of each engine; default 2")
     parser.add_argument("--engines", nargs="*", choices=OURS, default=OURS, help="Tidemill's; all by default")
     parser.add_argument("--peers", nargs="*", choices=TITLES, default=["datafusion"], help="default: datafusion")
+    parser.add_argument("--peer-memory-gib", type=int, default=5, help="Spark's heap and DuckDB's buffers; default 5")
     parser.add_argument("--queries", nargs="*", help="for example q01 q18; all by default")
     parser.add_argument("--limit-seconds", type=float, default=600, help="for one query; default 600")
 
@@ -73,6 +74,7 @@ def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[dict[str, di
         for query, text in suite.queries.items():
             expected = answers.Expected(connection, text)
             sizes[query] = len(expected.window)
+            print(f"{query}: {sizes[query]} rows", flush=True)
             for engine in engines:
                 try:
                     found = expected.difference(engine.ask(suite.text(query, engine.dialect), fetch=True).table)
@@ -85,9 +87,7 @@ def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[dict[str, di
     return wrong, sizes
 
 
-def measure(
-    suite: Suite, engines: list[Engine], wrong: dict[str, dict[str, str]], rounds: int, warm_up: int
-) -> Times:
+def measure(suite: Suite, engines: list[Engine], wrong: dict[str, dict[str, str]], rounds: int, warm_up: int) -> Times:
     times: Times = {engine.name: {} for engine in engines}
     for number in range(warm_up + rounds):
         begun = time.monotonic()
@@ -128,7 +128,8 @@ def ratios(times: Times) -> Iterator[tuple[str, float, int, float | None]]:
 def tables(suite: Suite, times: Times, sizes: dict[str, int]) -> str:
     names = list(times)
     rows = [
-        [query, str(sizes[query])] + [f"{min(times[name][query]) * 1e3:.0f}" if query in times[name] else "–" for name in names]
+        [query, str(sizes[query])]
+        + [f"{min(times[name][query]) * 1e3:.0f}" if query in times[name] else "–" for name in names]
         for query in suite.queries
     ]
     everywhere = [query for query in suite.queries if all(query in times[name] for name in names)]
@@ -167,13 +168,15 @@ def run(suite: Suite, arguments: argparse.Namespace) -> None:
             raise SystemExit(f"no such queries: {', '.join(sorted(unknown))}")
         for query in set(suite.queries) - set(arguments.queries):
             del suite.queries[query]
-    with running(
-        arguments.program, suite.tables, arguments.engines, arguments.peers, arguments.cores, arguments.limit_seconds
-    ) as engines:
+    with running(suite.tables, arguments) as engines:
         wrong, sizes = check(suite, engines, arguments.cores)
         print(verdict(suite, wrong), flush=True)
         times = measure(suite, engines, wrong, arguments.rounds, arguments.warm_up)
-    drawn = f"\n\n![]({suite.name}.svg)" if plot.queries(arguments.results / f"{suite.name}.svg", suite.title, times) else ""
+    drawn = (
+        f"\n\n![]({suite.name}.svg)"
+        if plot.queries(arguments.results / f"{suite.name}.svg", suite.title, times)
+        else ""
+    )
     report.write(
         arguments.results,
         suite.name,

@@ -19,9 +19,6 @@ from typing import Any
 
 import pyarrow
 
-# Of Spark's heap and DuckDB's buffers; the others have no limit of their own by default.
-MEMORY = "8g"
-
 Ask = Callable[[str], pyarrow.Table]
 
 
@@ -45,7 +42,11 @@ def duckdb(tables: dict[str, str], options: argparse.Namespace) -> tuple[str, As
     import duckdb
 
     connection = duckdb.connect(
-        config={"threads": options.cores, "memory_limit": f"{MEMORY}b", "temp_directory": str(options.scratch / "duckdb")}
+        config={
+            "threads": options.cores,
+            "memory_limit": f"{options.memory_gib}GiB",
+            "temp_directory": str(options.scratch / "duckdb"),
+        }
     )
     # As Postgres and DataFusion have it, so that the same texts ask for the same rows.
     connection.execute("SET default_null_order = 'nulls_last_on_asc_first_on_desc'")
@@ -81,7 +82,7 @@ def spark(tables: dict[str, str], options: argparse.Namespace) -> tuple[str, Ask
     from pyspark.sql import SparkSession
 
     settings = {
-        "spark.driver.memory": MEMORY,
+        "spark.driver.memory": f"{options.memory_gib}g",
         # Throughput counts here, and G1 takes more CPU on two cores.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
         "spark.driver.maxResultSize": "2g",
@@ -124,6 +125,9 @@ def main() -> None:
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--memory-gib", type=int, default=5, help="Spark's heap, DuckDB's buffers; the others set no limit"
+    )
     parser.add_argument("--scratch", type=Path, required=True)
     options = parser.parse_args()
     # What libraries and the JVM print must not get between the replies.
