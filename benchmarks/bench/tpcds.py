@@ -7,6 +7,7 @@ as they are; sqlglot turns them into Spark's SQL.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def data(scale: float) -> Path:
     cache = Path(os.environ["TIDEMILL_BENCHMARKS"])
     folder = cache / "data" / f"tpcds-sf{scale:g}"
     if not (folder / "queries.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what an earlier run did not finish
         subprocess.run([HERE.parent / "peers/install", "tpcds"], check=True)
         python = cache / "tpcds/bin/python"
         subprocess.run([python, HERE / "tpcds_data.py", "--scale", str(scale), folder], check=True)
