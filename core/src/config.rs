@@ -16,6 +16,7 @@ pub struct Config {
     pub server: Server,
     pub cluster: Cluster,
     pub engine: Engine,
+    pub jobs: Jobs,
     pub streaming: Streaming,
     pub auth: Auth,
 }
@@ -91,6 +92,23 @@ pub struct Engine {
     pub spill_dir: Option<PathBuf>,
 }
 
+/// How many statements run at once, and what one of them may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// Heavy statements that run at once; 0 means one per core of this process or of its executors.
+    pub heavy_slots: usize,
+    /// Light statements that run at once; 0 means sixteen per core.
+    pub light_slots: usize,
+    /// Statements that may wait for their turn; more are refused.
+    pub queue_length: usize,
+    /// A statement that reads at least so many bytes is heavy.
+    pub heavy_from_bytes: u64,
+    /// Memory that one statement may use in this process, in bytes; 0 means three quarters of
+    /// `engine.memory_limit_bytes`.
+    pub memory_limit_bytes: usize,
+}
+
 /// Defaults of pipelines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -140,6 +158,18 @@ impl Default for Cluster {
             executor_host: "127.0.0.1".to_owned(),
             executor_timeout: std::time::Duration::from_secs(5),
             executor_threads: 0,
+        }
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            heavy_slots: 0,
+            light_slots: 0,
+            queue_length: 1000,
+            heavy_from_bytes: 64 << 20,
+            memory_limit_bytes: 0,
         }
     }
 }

@@ -112,6 +112,8 @@ codes! {
     ResourcesExhausted = 3004, User, Never;
     /// Stored state that we cannot read or that contradicts itself.
     Corrupt = 3005, Internal, Never;
+    /// More statements wait than may.
+    TooManyJobs = 3007, Internal, WithBackoff;
     /// A defect.
     Internal = 3006, Internal, Never;
 }

@@ -56,6 +56,9 @@ pub struct Progress {
     /// Rows and bytes read by the leaves so far.
     pub rows: u64,
     pub bytes: u64,
+    /// Bytes that operators have written to disk because memory was short.
+    #[serde(default)]
+    pub spilled: u64,
 }
 
 /// A running job. Dropping the stream cancels it.

@@ -71,11 +71,13 @@ fn coalesced(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     }
 }
 
-/// One stage, and what its leaves have read so far.
+/// One stage, what its leaves have read so far, and what was spilled.
 fn leaf_progress(plan: &Arc<dyn ExecutionPlan>) -> Progress {
     let mut progress = Progress { stages: 1, tasks: 1, ..Progress::default() };
     let walked = plan.apply(|node| {
-        if let (true, Some(metrics)) = (node.children().is_empty(), node.metrics()) {
+        let Some(metrics) = node.metrics() else { return Ok(TreeNodeRecursion::Continue) };
+        progress.spilled += metrics.spilled_bytes().unwrap_or(0) as u64;
+        if node.children().is_empty() {
             progress.rows += metrics.output_rows().unwrap_or(0) as u64;
             progress.bytes += bytes_scanned(&metrics);
         }

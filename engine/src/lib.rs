@@ -12,6 +12,7 @@ pub mod exec;
 mod guard;
 mod in_process;
 mod lake;
+pub mod memory;
 pub mod object_stores;
 pub mod pipelined;
 mod services;

@@ -87,6 +87,19 @@ impl Engines {
         }
     }
 
+    /// Task slots of this process or of its executors, whichever are more.
+    pub fn slots(&self) -> usize {
+        let remote = self.cluster.as_ref().map_or(0, |cluster| cluster.pipelined.slots());
+        self.in_process.slots().max(remote)
+    }
+
+    /// The engine for what failed on another one for memory or for a lost worker, if the choice is ours.
+    pub fn second(&self, choice: EngineChoice, first: EngineKind) -> Option<Arc<dyn Engine>> {
+        let staged = self.cluster.as_ref()?.staged.as_ref()?;
+        let other = choice == EngineChoice::Auto && first != EngineKind::Staged && staged.slots() > 0;
+        other.then(|| staged.clone())
+    }
+
     /// The engine that a plan is best made for before more is known than the session's choice.
     pub fn likely(&self, choice: EngineChoice) -> Arc<dyn Engine> {
         match (&self.cluster, choice) {

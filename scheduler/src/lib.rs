@@ -1,5 +1,6 @@
 //! What decides: control store, pipelines, loads, jobs, the choice of the engine, and the gateway.
 
+pub mod admission;
 pub mod cluster;
 pub mod engines;
 pub mod frontend;

@@ -1,23 +1,27 @@
 //! Runs a load's query for one interval, into the sink's writers.
 
 use super::answers::new_job;
-use crate::engines::{EngineChoice, Engines};
-use crate::frontend::query::{Planned, plan_for};
+use super::cost;
+use super::query::{Planned, Runner, plan_for};
+use crate::admission::{Priority, Request};
+use crate::engines::EngineChoice;
 use crate::loads::{Interval, LoadSpec, RunQuery};
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
 use std::sync::Arc;
-use tidemill_core::{ConnectorRegistry, Result, WriteScope, Written};
+use tidemill_core::{Result, WriteScope, Written};
 use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
 use tidemill_engine::{JobKind, JobSpec};
 use tidemill_sql::statement::LoadDef;
 use tidemill_sql::{dialect, plan_query};
 
+/// As whom loads wait for their turn.
+const LOADS: &str = "loads";
+
 #[derive(Debug)]
 pub(super) struct LoadQuery {
     pub(super) session: SessionState,
-    pub(super) engines: Arc<Engines>,
-    pub(super) connectors: ConnectorRegistry,
+    pub(super) runner: Runner,
 }
 
 #[async_trait]
@@ -27,8 +31,12 @@ impl RunQuery for LoadQuery {
         let plan = plan_query(&self.session, query).await?;
         let plan = LoadDef::bind(plan, interval.from, interval.to)?;
         let Planned { plan, engine, .. } =
-            plan_for(&self.engines, EngineChoice::Auto, &self.session, &plan).await?;
-        self.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;
+            plan_for(&self.runner.engines, EngineChoice::Auto, &self.session, &plan).await?;
+        // Loads take turns with the users, as one of them.
+        let lane = cost::lane(&plan, self.runner.heavy_from);
+        let request = Request { user: LOADS.to_owned(), lane, priority: Priority::Normal, again: true };
+        let _permit = self.runner.gate.enter(&request).await?;
+        self.runner.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;
         let write = WriteSpec { sink: spec.sink.clone(), scope: scope.clone() };
         let plan = Arc::new(WriteExec::new(Arc::new(write), plan));
         let title = format!("load {} from {} to {}", spec.name, interval.from, interval.to);

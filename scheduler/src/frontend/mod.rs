@@ -8,9 +8,12 @@
 
 mod answers;
 pub mod api;
+mod cost;
 mod define;
 mod definitions;
+mod drive;
 mod jobs;
+mod limits;
 mod load_query;
 mod operate;
 pub mod params;

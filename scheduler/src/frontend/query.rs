@@ -1,9 +1,12 @@
 //! Queries, writes and EXPLAIN: plan, choose the engine, run.
 
-use super::answers::{counting, new_job, text};
+use super::answers::{count_schema, counting, new_job, text};
 use super::api::{Answer, AnswerKind};
+use super::cost;
+use super::drive::{Launch, Try};
 use super::jobs::Jobs;
 use super::session::Session;
+use crate::admission::{Background, Gate, Request};
 use crate::engines::{EngineChoice, Engines, Traits};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
@@ -18,7 +21,7 @@ use futures::StreamExt;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
 use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{Engine, JobKind, JobSpec, from_datafusion};
+use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion};
 
 /// Nodes that only this process can run, and why.
 const LOCAL_ONLY: &[(&str, &str)] = &[
@@ -31,30 +34,29 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
 #[derive(Clone, Debug)]
 pub(super) struct Runner {
     pub(super) engines: Arc<Engines>,
+    pub(super) gate: Arc<Gate>,
+    /// Where heavy jobs run in this process.
+    pub(super) background: Arc<Background>,
     pub(super) jobs: Jobs,
     pub(super) connectors: ConnectorRegistry,
+    /// `jobs.heavy_from_bytes`.
+    pub(super) heavy_from: u64,
+    /// `jobs.memory_limit_bytes`.
+    pub(super) memory_limit: usize,
 }
 
 impl Runner {
     pub(super) async fn query(&self, session: &Session, sql: &str, plan: LogicalPlan) -> Result<Answer> {
-        let Planned { plan, engine, reason } =
-            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
-        let id = new_job();
-        let job = JobSpec { id: id.clone(), kind: JobKind::Query, title: sql.to_owned() };
-        let schema = plan.schema();
-        let running = engine.execute(job, plan, session.state.task_ctx()).await?;
-        let kind = Some(engine.kind());
-        let stream =
-            self.jobs.track(id.clone(), &session.user, sql, kind, running.progress.clone(), running.stream);
-        Ok(Answer {
-            job: id,
-            kind: AnswerKind::Rows,
-            schema,
-            stream,
-            progress: running.progress,
-            engine: kind,
-            reason,
-        })
+        let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
+        let (id, schema, title) = (new_job(), planned.plan.schema(), sql.to_owned());
+        let launch: Launch = Box::new(move |Try { planned, job, context, .. }| {
+            let job = JobSpec { id: job, kind: JobKind::Query, title: title.clone() };
+            Box::pin(async move { planned.engine.execute(job, planned.plan, context).await })
+        });
+        let driver = self.job(session, sql, &id, plan, planned, launch);
+        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        Ok(Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine, reason })
     }
 
     /// Runs a plan into a sink: every task writes its own files, one commit makes all of them visible.
@@ -65,35 +67,35 @@ impl Runner {
         plan: LogicalPlan,
         sink: SinkSpec,
     ) -> Result<Answer> {
-        let Planned { plan, engine, reason } =
-            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
-        let id = new_job();
-        let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
-        let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink: sink.clone(), scope }), plan));
-        let job = JobSpec { id: id.clone(), kind: JobKind::Write, title: sql.to_owned() };
-        let running = engine.execute(job, plan, session.state.task_ctx()).await?;
-        let target = self.connectors.sink(&sink)?;
-        let (written, run) = (running.stream, id.clone());
-        let stream = counting(async move {
-            let written = collect_written(written).await?;
-            let rows = written.iter().map(|written| written.rows).sum();
-            if rows > 0 {
-                target.commit(run.as_str(), 1, &written).await?;
-            }
-            Ok(rows)
+        let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
+        let (id, title, target) = (new_job(), sql.to_owned(), self.connectors.sink(&sink)?);
+        let launch: Launch = Box::new(move |Try { planned, job: id, number, context }| {
+            // Each try has files of its own; only those of the last one are committed.
+            let (job, task) = (id.as_str().to_owned(), format!("{id}-{number}"));
+            let scope = WriteScope { job, run: 1, task };
+            let spec = Arc::new(WriteSpec { sink: sink.clone(), scope });
+            let plan = Arc::new(WriteExec::new(spec, planned.plan));
+            let job = JobSpec { id: id.clone(), kind: JobKind::Write, title: title.clone() };
+            let target = target.clone();
+            Box::pin(async move {
+                let running = planned.engine.execute(job, plan, context).await?;
+                let written = running.stream;
+                let stream = counting(async move {
+                    let written = collect_written(written).await?;
+                    let rows = written.iter().map(|written| written.rows).sum();
+                    if rows > 0 {
+                        target.commit(id.as_str(), 1, &written).await?;
+                    }
+                    Ok(rows)
+                });
+                Ok(Execution { stream, ..running })
+            })
         });
-        let kind = Some(engine.kind());
-        let schema = stream.schema();
-        let stream = self.jobs.track(id.clone(), &session.user, sql, kind, running.progress.clone(), stream);
-        Ok(Answer {
-            job: id,
-            kind: AnswerKind::Count,
-            schema,
-            stream,
-            progress: running.progress,
-            engine: kind,
-            reason,
-        })
+        let driver = self.job(session, sql, &id, plan, planned, launch);
+        let schema = count_schema();
+        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        Ok(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason })
     }
 
     pub(super) async fn explain(
@@ -110,6 +112,9 @@ impl Runner {
         rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
         let context = session.state.task_ctx();
         if analyze {
+            let lane = cost::lane(&plan, self.heavy_from);
+            let (user, priority) = (session.user.clone(), session.limits.priority);
+            let _permit = self.gate.enter(&Request { user, lane, priority, again: false }).await?;
             let id = new_job();
             let job = JobSpec { id, kind: JobKind::Query, title: "EXPLAIN ANALYZE".to_owned() };
             let mut running = engine.execute(job, plan, context).await?;
@@ -133,6 +138,7 @@ impl Runner {
 }
 
 /// A physical plan and the engine that takes it.
+#[derive(Clone, Debug)]
 pub(super) struct Planned {
     pub(super) plan: Arc<dyn ExecutionPlan>,
     pub(super) engine: Arc<dyn Engine>,

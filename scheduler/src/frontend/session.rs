@@ -1,6 +1,7 @@
 //! Client sessions: what `SET` has set.
 
 use super::api::SessionId;
+use super::limits::JobLimits;
 use crate::engines::EngineChoice;
 use dashmap::DashMap;
 use datafusion::execution::SessionState;
@@ -17,6 +18,7 @@ pub(super) struct Session {
     pub(super) user: String,
     pub(super) schema: String,
     pub(super) engine: EngineChoice,
+    pub(super) limits: JobLimits,
     /// A session of DataFusion's, with this client's options.
     pub(super) state: SessionState,
 }
@@ -37,6 +39,7 @@ impl Session {
                 self.state.config_mut().options_mut().catalog.default_schema.clone_from(&schema);
                 self.schema = schema;
             }
+            (name, value) if JobLimits::has(name) => self.limits.set(name, value)?,
             (other, value) => {
                 let default = || option(fresh, other).and_then(|(_, value)| value);
                 let Some(value) = value.map(str::to_owned).or_else(default) else {
@@ -59,6 +62,7 @@ impl Session {
         match name.to_lowercase().as_str() {
             ENGINE => Ok(self.engine.as_str().to_owned()),
             SCHEMA => Ok(self.schema.clone()),
+            name if JobLimits::has(name) => Ok(self.limits.get(name)),
             other => option(&self.state, other)
                 .map(|(_, value)| value.unwrap_or_default())
                 .ok_or_else(|| unknown(name, &self.state)),
@@ -72,6 +76,7 @@ impl Session {
             entries.into_iter().map(|entry| (entry.key, entry.value.unwrap_or_default())).collect();
         all.push((ENGINE.to_owned(), self.engine.as_str().to_owned()));
         all.push((SCHEMA.to_owned(), self.schema.clone()));
+        all.extend(JobLimits::NAMES.map(|name| (name.to_owned(), self.limits.get(name))));
         all.sort();
         all
     }
@@ -84,7 +89,7 @@ fn option(state: &SessionState, name: &str) -> Option<(String, Option<String>)> 
 
 fn unknown(name: &str, state: &SessionState) -> Error {
     let keys: Vec<String> = state.config_options().entries().into_iter().map(|entry| entry.key).collect();
-    let known = keys.iter().map(String::as_str).chain([ENGINE, SCHEMA]);
+    let known = keys.iter().map(String::as_str).chain([ENGINE, SCHEMA]).chain(JobLimits::NAMES);
     let near = Error::new(Code::BadOption, format!("no variable `{name}`")).suggest(name, known);
     match near.hint.as_deref() {
         Some(hint) if hint.starts_with("did you") => near,
@@ -105,6 +110,7 @@ impl Sessions {
             user: user.to_owned(),
             schema: DEFAULT_SCHEMA.to_owned(),
             engine: EngineChoice::Auto,
+            limits: JobLimits::default(),
             state,
         };
         self.open.insert(id.clone(), session);

@@ -9,12 +9,15 @@ use super::operate::Operator;
 use super::query::Runner;
 use super::session::Sessions;
 use super::system::System;
+use crate::admission::{Background, Gate, Limits};
 use crate::cluster::Executors;
 use crate::engines::Engines;
 use crate::loads::{Loads, LoadsOptions, SystemClock};
 use crate::pipelines::{EngineRunner, Pipelines};
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use std::sync::{Arc, OnceLock};
+use tidemill_core::config::Config;
 use tidemill_core::{Journal, Result};
 use tidemill_engine::session::session_state;
 use tidemill_engine::{LakeFormat, Services};
@@ -49,6 +52,8 @@ impl Node {
         let token = journal.acquire().await?;
         let base = session_state(&services, runtime.clone()).build();
         let jobs = Jobs::default();
+        let gate = gate(&config, engines.clone(), runtime.clone());
+        let background = Arc::new(Background::new(config.target_partitions())?);
 
         let epochs = EngineRunner::new(services.clone(), base.clone(), engines.clone());
         let pipelines = Pipelines::start(services.clone(), journal.clone(), token, Arc::new(epochs)).await?;
@@ -65,12 +70,20 @@ impl Node {
         definer.load().await?;
         let fresh = catalog.session(session_state(&services, runtime), DEFAULT_SCHEMA).build();
 
-        let load_query =
-            LoadQuery { session: fresh.clone(), engines: engines.clone(), connectors: connectors.clone() };
+        let runner = Runner {
+            engines,
+            gate,
+            background,
+            jobs: jobs.clone(),
+            connectors: connectors.clone(),
+            heavy_from: config.jobs.heavy_from_bytes,
+            memory_limit: config.jobs.memory_limit_bytes,
+        };
+        let load_query = LoadQuery { session: fresh.clone(), runner: runner.clone() };
         let loads = Loads::start(LoadsOptions {
             journal,
             token,
-            connectors: connectors.clone(),
+            connectors,
             runner: Arc::new(load_query),
             clock: Arc::new(SystemClock),
             config: &config,
@@ -82,7 +95,7 @@ impl Node {
             sessions: Sessions::default(),
             fresh,
             catalog,
-            runner: Runner { engines, jobs: jobs.clone(), connectors },
+            runner,
             operator: Operator {
                 definer: definer.clone(),
                 pipelines: pipelines.clone(),
@@ -102,4 +115,21 @@ impl Node {
         self.pipelines.shutdown().await;
         self.loads.stop().await;
     }
+}
+
+/// Memory that must be free before one more heavy job starts beside others: one part in so many.
+const FREE_SHARE: usize = 4;
+
+fn gate(config: &Config, engines: Arc<Engines>, runtime: Arc<RuntimeEnv>) -> Arc<Gate> {
+    let slots = |configured, usual: usize| if configured == 0 { usual } else { configured };
+    let light = slots(config.jobs.light_slots, 16 * config.target_partitions());
+    let heavy = config.jobs.heavy_slots;
+    Gate::new(Limits { light, queue: config.jobs.queue_length }, move || {
+        let pool = &runtime.memory_pool;
+        let free = match pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => pool.reserved() <= bytes - bytes / FREE_SHARE,
+            _ => true,
+        };
+        (slots(heavy, engines.slots()).max(1), free)
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::definitions::Definitions;
 use super::jobs::Jobs;
+use crate::admission::Lane;
 use crate::cluster::Executors;
 use crate::loads::Loads;
 use crate::pipelines::{PipelineView, Pipelines, Status};
@@ -54,7 +55,11 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
             ("user", Text),
             ("sql", Text),
             ("engine", Text),
+            ("reason", Text),
+            ("priority", Text),
+            ("lane", Text),
             ("status", Text),
+            ("queued_at", Time),
             ("started_at", Time),
             ("finished_at", Time),
             ("rows", Count),
@@ -64,6 +69,8 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
             ("tasks_done", Count),
             ("rows_read", Count),
             ("bytes_read", Count),
+            ("spilled_bytes", Count),
+            ("error_code", Text),
             ("error", Text),
         ],
     ),
@@ -294,9 +301,17 @@ impl System {
                 job.id.as_str().into(),
                 job.user.into(),
                 job.sql.into(),
-                Value::Text(job.engine.map(|engine| engine.as_str().to_owned())),
-                job.status.into(),
-                Value::Time(Some(job.started_at_ms)),
+                job.engine.as_str().into(),
+                job.reason.into(),
+                job.priority.as_str().into(),
+                match job.lane {
+                    Lane::Light => "light",
+                    Lane::Heavy => "heavy",
+                }
+                .into(),
+                job.status.as_str().into(),
+                Value::Time(Some(job.queued_at_ms)),
+                Value::Time(job.started_at_ms),
                 Value::Time(job.finished_at_ms),
                 job.rows.into(),
                 u64::from(progress.stages).into(),
@@ -305,6 +320,8 @@ impl System {
                 u64::from(progress.tasks_done).into(),
                 progress.rows.into(),
                 progress.bytes.into(),
+                progress.spilled.into(),
+                job.error.as_ref().map(|error| error.code.to_string()).into(),
                 job.error.map(|error| error.to_string()).into(),
             ]
         };

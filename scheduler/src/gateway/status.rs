@@ -27,7 +27,7 @@ fn grpc_code(code: Code) -> Grpc {
         }
         Code::Unauthenticated => Grpc::Unauthenticated,
         Code::Cancelled => Grpc::Cancelled,
-        Code::Unreachable | Code::WorkerLost | Code::NoExecutors => Grpc::Unavailable,
+        Code::Unreachable | Code::WorkerLost | Code::NoExecutors | Code::TooManyJobs => Grpc::Unavailable,
         Code::AccessDenied => Grpc::PermissionDenied,
         Code::PositionLost | Code::Corrupt => Grpc::DataLoss,
         Code::Conflict => Grpc::Aborted,

@@ -92,7 +92,7 @@ fn status(code: Code) -> StatusCode {
         Code::UnknownObject | Code::NotFound => StatusCode::NOT_FOUND,
         Code::AlreadyExists | Code::Conflict => StatusCode::CONFLICT,
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        Code::NoExecutors => StatusCode::SERVICE_UNAVAILABLE,
+        Code::NoExecutors | Code::TooManyJobs => StatusCode::SERVICE_UNAVAILABLE,
         other => match other.blame() {
             Blame::User => StatusCode::BAD_REQUEST,
             Blame::External => StatusCode::BAD_GATEWAY,

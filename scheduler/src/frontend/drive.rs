@@ -1,0 +1,331 @@
+//! Runs a job: waits for its turn, runs it on its engine, and on the staged one when the first failed for memory or
+//! for a lost worker.
+//!
+//! ```text
+//! client polls ─▶ JobStream ◀─ two batches at most ─ Driver (a task) ─▶ Gate ─▶ engine's stream
+//!                     └─ dropped: the task ends, and with it the engine's stream, its memory and its slot
+//! ```
+//! A job asks for its turn when its client first reads. A small result waits in the stream and holds no slot; a
+//! client that stops reading a large one loses the slot until it reads again.
+
+use super::cost;
+use super::jobs::{Job, NewJob};
+use super::query::{Planned, Runner, plan_for};
+use super::session::Session;
+use crate::admission::{Lane, Permit, Request};
+use crate::engines::EngineChoice;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result as DfResult;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::memory_pool::{MemoryLimit, human_readable_size};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tidemill_core::{Code, Error, JobId, Result};
+use tidemill_engine::{EngineKind, Execution, Progress, from_datafusion, memory, to_datafusion};
+use tidemill_sql::SYSTEM_SCHEMA;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::AbortHandle;
+
+/// Batches that wait for the client.
+const BUFFER: usize = 2;
+/// A client that does not read for so long gives the slot to others.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One try of a job.
+pub(super) struct Try {
+    pub(super) planned: Planned,
+    pub(super) job: JobId,
+    /// From 1.
+    pub(super) number: u64,
+    pub(super) context: Arc<TaskContext>,
+}
+
+/// Starts a try: the plan on its engine, and what is done with its rows.
+pub(super) type Launch = Box<dyn Fn(Try) -> BoxFuture<'static, Result<Execution>> + Send + Sync>;
+
+/// A job that nobody has asked for yet.
+pub(super) struct Driver {
+    runner: Runner,
+    session: Session,
+    logical: LogicalPlan,
+    planned: Planned,
+    launch: Launch,
+    job: Job,
+    request: Request,
+}
+
+impl Runner {
+    /// The job of a plan, from its place in the queue to its last row.
+    pub(super) fn job(
+        &self,
+        session: &Session,
+        sql: &str,
+        id: &JobId,
+        logical: LogicalPlan,
+        planned: Planned,
+        launch: Launch,
+    ) -> Driver {
+        let lane = cost::lane(&planned.plan, self.heavy_from);
+        let priority = session.limits.priority;
+        let job = self.jobs.open(NewJob {
+            id: id.clone(),
+            user: &session.user,
+            sql,
+            engine: planned.engine.kind(),
+            reason: &planned.reason,
+            priority,
+            lane,
+            kept: !is_introspection(&logical),
+        });
+        let request = Request { user: session.user.clone(), lane, priority, again: false };
+        Driver { runner: self.clone(), session: session.clone(), logical, planned, launch, job, request }
+    }
+
+    /// Bytes that one job may use in this process.
+    fn memory_limit(&self, session: &Session) -> Option<usize> {
+        let MemoryLimit::Finite(all) = session.state.runtime_env().memory_pool.memory_limit() else {
+            return session.limits.memory;
+        };
+        let usual = match self.memory_limit {
+            0 => all / 4 * 3,
+            bytes => bytes,
+        };
+        Some(session.limits.memory.unwrap_or(usual).min(all))
+    }
+}
+
+/// A look at the node itself, as the web page and dashboards take all the time.
+fn is_introspection(plan: &LogicalPlan) -> bool {
+    let (mut system, mut other) = (false, false);
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            match scan.table_name.schema() {
+                Some(SYSTEM_SCHEMA) => system = true,
+                _ => other = true,
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.is_ok() && system && !other
+}
+
+impl Driver {
+    pub(super) fn watcher(&self) -> Arc<dyn Fn() -> Progress + Send + Sync> {
+        self.job.watcher()
+    }
+
+    /// The rows; reading them makes the job run.
+    pub(super) fn stream(self, schema: SchemaRef) -> SendableRecordBatchStream {
+        Box::pin(JobStream { schema, state: State::New(Box::new(self)) })
+    }
+
+    fn start(self) -> Running {
+        let (sender, batches) = mpsc::channel(BUFFER);
+        let end = Arc::new(Mutex::new(None));
+        let in_background =
+            self.planned.engine.kind() == EngineKind::InProcess && self.request.lane == Lane::Heavy;
+        let background = self.runner.background.clone();
+        let task = self.run(sender, end.clone());
+        let task = match in_background {
+            true => background.handle().spawn(task),
+            false => tokio::spawn(task),
+        };
+        Running { batches, end, task: task.abort_handle() }
+    }
+
+    async fn run(mut self, sender: Sender<RecordBatch>, end: Arc<Mutex<Option<Result<()>>>>) {
+        let cancel = self.job.cancel.clone();
+        let timeout = self.session.limits.timeout;
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                Err(Error::new(Code::Cancelled, format!("job {} was cancelled", self.job.id)))
+            }
+            error = expired(timeout) => Err(error),
+            outcome = self.work(&sender) => outcome,
+        };
+        self.job.end(&outcome);
+        *end.lock() = Some(outcome);
+        // The channel closes after the outcome is there.
+        drop(sender);
+    }
+
+    async fn work(&mut self, sender: &Sender<RecordBatch>) -> Result<()> {
+        let mut permit = Some(self.runner.gate.enter(&self.request).await?);
+        self.request.again = true;
+        self.job.started();
+        for number in 1.. {
+            let mut begun = false;
+            let Err(error) = self.attempt(number, sender, &mut permit, &mut begun).await else { break };
+            let again = if begun { None } else { self.elsewhere(&error).await };
+            let Some(planned) = again else { return Err(self.advise(error)) };
+            tracing::warn!(job = %self.job.id, %error, "the job begins again on the staged engine");
+            self.job.moved(planned.engine.kind(), &planned.reason);
+            self.planned = planned;
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        number: u64,
+        sender: &Sender<RecordBatch>,
+        permit: &mut Option<Permit>,
+        begun: &mut bool,
+    ) -> Result<()> {
+        let mut context = self.session.state.task_ctx();
+        if self.planned.engine.kind() == EngineKind::InProcess
+            && let Some(bytes) = self.runner.memory_limit(&self.session)
+        {
+            context = memory::limited(&context, bytes);
+        }
+        let this = Try { planned: self.planned.clone(), job: self.job.id.clone(), number, context };
+        let mut running = (self.launch)(this).await?;
+        self.job.watch(running.progress.clone());
+        while let Some(batch) = running.stream.next().await {
+            let batch = batch.map_err(from_datafusion)?;
+            *begun |= batch.num_rows() > 0;
+            self.job.gave(batch.num_rows());
+            if !self.send(batch, sender, permit).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the client is gone.
+    async fn send(
+        &self,
+        batch: RecordBatch,
+        sender: &Sender<RecordBatch>,
+        permit: &mut Option<Permit>,
+    ) -> Result<bool> {
+        let mut sending = pin!(sender.send(batch));
+        if let Ok(sent) = tokio::time::timeout(PATIENCE, &mut sending).await {
+            return Ok(sent.is_ok());
+        }
+        *permit = None;
+        if sending.await.is_err() {
+            return Ok(false);
+        }
+        self.job.waits();
+        *permit = Some(self.runner.gate.enter(&self.request).await?);
+        self.job.started();
+        Ok(true)
+    }
+
+    /// The staged engine, for what may work there.
+    async fn elsewhere(&self, error: &Error) -> Option<Planned> {
+        if !matches!(error.code, Code::ResourcesExhausted | Code::WorkerLost) {
+            return None;
+        }
+        let first = self.planned.engine.kind();
+        let second = self.runner.engines.second(self.session.engine, first)?;
+        let choice = EngineChoice::Only(second.kind());
+        // What the staged engine cannot run keeps its first error.
+        let planned =
+            plan_for(&self.runner.engines, choice, &self.session.state, &self.logical).await.ok()?;
+        let why = match error.code {
+            Code::WorkerLost => "lost a worker",
+            _ => "ran out of memory",
+        };
+        Some(Planned { reason: format!("{} {why} ({})", first.as_str(), error.message), ..planned })
+    }
+
+    /// Out of memory: how much there was, and what helps.
+    fn advise(&self, error: Error) -> Error {
+        if error.code != Code::ResourcesExhausted {
+            return error;
+        }
+        let spilled = match self.job.progress().spilled {
+            0 => "nothing was spilled".to_owned(),
+            bytes => format!("{} were spilled", human_readable_size(bytes as usize)),
+        };
+        let had = match (self.planned.engine.kind(), self.runner.memory_limit(&self.session)) {
+            (EngineKind::InProcess, Some(bytes)) => {
+                format!("the job may use {}, {spilled}", human_readable_size(bytes))
+            }
+            _ => spilled,
+        };
+        let staged = match self.planned.engine.kind() {
+            EngineKind::Staged => "",
+            _ => "SET engine = 'staged' on a cluster, ",
+        };
+        let advice =
+            format!("{had}; add a filter, {staged}or raise SET memory_limit and engine.memory_limit_bytes");
+        Error { hint: Some(advice), ..error }
+    }
+}
+
+async fn expired(timeout: Option<Duration>) -> Error {
+    let Some(timeout) = timeout else { return std::future::pending().await };
+    tokio::time::sleep(timeout).await;
+    Error::new(Code::Cancelled, format!("the statement took longer than {timeout:?}"))
+        .hint("SET statement_timeout = '…' gives it more time, 0 all that it needs")
+}
+
+enum State {
+    New(Box<Driver>),
+    Running(Running),
+    Ended,
+}
+
+struct Running {
+    batches: Receiver<RecordBatch>,
+    end: Arc<Mutex<Option<Result<()>>>>,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A job's rows. Dropping it before its end cancels the job.
+struct JobStream {
+    schema: SchemaRef,
+    state: State,
+}
+
+impl Stream for JobStream {
+    type Item = DfResult<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if matches!(self.state, State::New(_))
+            && let State::New(driver) = std::mem::replace(&mut self.state, State::Ended)
+        {
+            self.state = State::Running(driver.start());
+        }
+        let State::Running(running) = &mut self.state else { return Poll::Ready(None) };
+        if let Some(batch) = ready!(running.batches.poll_recv(context)) {
+            return Poll::Ready(Some(Ok(batch)));
+        }
+        let end = running.end.lock().take();
+        self.state = State::Ended;
+        Poll::Ready(match end {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(Err(to_datafusion(error))),
+            None => Some(Err(to_datafusion(
+                Error::internal("the task of the job panicked").hint("this is a defect; please report it"),
+            ))),
+        })
+    }
+}
+
+impl RecordBatchStream for JobStream {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;
