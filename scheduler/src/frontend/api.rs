@@ -157,6 +157,17 @@ pub trait Frontend: Send + Sync + 'static {
     /// Plans the statement without running it.
     async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description>;
 
+    /// Does with an encoded `substrait.Plan` what [`Self::execute`] does with text.
+    async fn execute_substrait(
+        &self,
+        session: &SessionId,
+        plan: &[u8],
+        params: Option<RecordBatch>,
+    ) -> Result<Answer>;
+
+    /// Reads a Substrait plan without running it.
+    async fn describe_substrait(&self, session: &SessionId, plan: &[u8]) -> Result<Description>;
+
     /// Ends the job: its stream then gives `Code::Cancelled`. False when no such job is running.
     async fn cancel(&self, job: &JobId) -> Result<bool>;
 

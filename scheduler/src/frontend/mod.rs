@@ -21,6 +21,7 @@ mod query;
 mod service;
 mod session;
 mod start;
+pub mod substrait;
 mod system;
 mod unfilled;
 

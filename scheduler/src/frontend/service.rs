@@ -236,6 +236,19 @@ impl Frontend for SqlFrontend {
         Ok(Description { kind, schema, parameters })
     }
 
+    async fn execute_substrait(
+        &self,
+        session: &SessionId,
+        plan: &[u8],
+        params: Option<RecordBatch>,
+    ) -> Result<Answer> {
+        self.run_substrait(&self.sessions.get(session)?, plan, params).await
+    }
+
+    async fn describe_substrait(&self, session: &SessionId, plan: &[u8]) -> Result<Description> {
+        self.shape_of_substrait(&self.sessions.get(session)?, plan).await
+    }
+
     async fn cancel(&self, job: &JobId) -> Result<bool> {
         Ok(self.jobs.cancel(job))
     }

@@ -3,9 +3,12 @@
 use super::auth::{Authorization, parse};
 use super::flight::{FlightGateway, job_of, session_of};
 use super::prepared;
+use super::statement::Statement;
+use crate::frontend::params::number_placeholders;
 use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedSubstraitPlanRequest, Any, Command,
+    ProstMessageExt,
 };
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
@@ -19,6 +22,7 @@ use tonic::Request;
 pub const PROGRESS_ACTION: &str = "tidemill.Progress";
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
+const CREATE_PREPARED_SUBSTRAIT: &str = "CreatePreparedSubstraitPlan";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 const CANCEL_QUERY: &str = "CancelQuery";
@@ -27,6 +31,7 @@ const CLOSE_SESSION: &str = "CloseSession";
 pub(super) fn list() -> Vec<ActionType> {
     let all = [
         (CREATE_PREPARED, "Plans a statement for many runs"),
+        (CREATE_PREPARED_SUBSTRAIT, "Plans a Substrait plan for many runs"),
         (CLOSE_PREPARED, "Forgets a prepared statement"),
         (CANCEL_FLIGHT_INFO, "Cancels a statement by its FlightInfo"),
         (CANCEL_QUERY, "Cancels a statement by its FlightInfo (the older form)"),
@@ -53,7 +58,13 @@ pub(super) async fn run(gateway: &FlightGateway, request: Request<Action>) -> Re
     match action.r#type.as_str() {
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(action.body)?;
-            let created = prepared::create(&session, gateway.frontend.as_ref(), &request.query).await?;
+            let sql = number_placeholders(&request.query)?.into_owned();
+            let created = prepared::create(&session, gateway.frontend.as_ref(), Statement::Sql(sql)).await?;
+            Ok(vec![created.as_any().encode_to_vec()])
+        }
+        CREATE_PREPARED_SUBSTRAIT => {
+            let request: ActionCreatePreparedSubstraitPlanRequest = unpack(action.body)?;
+            let created = prepared::create(&session, gateway.frontend.as_ref(), request.try_into()?).await?;
             Ok(vec![created.as_any().encode_to_vec()])
         }
         CLOSE_PREPARED => {

@@ -5,6 +5,7 @@
 //! ```
 
 use super::auth::{ANONYMOUS, Authorization, Credentials, parse, unauthenticated};
+use super::statement::Statement;
 use super::status::to_status;
 use crate::frontend::api::{Frontend, SessionId};
 use arrow::array::RecordBatch;
@@ -28,7 +29,7 @@ const TOKEN_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A statement that a client prepared.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
-    pub(super) sql: String,
+    pub(super) statement: Statement,
     pub(super) params: Option<RecordBatch>,
 }
 

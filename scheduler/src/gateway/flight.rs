@@ -4,6 +4,7 @@ use super::auth::ANONYMOUS;
 use super::connection::{ClientSession, Doorkeeper};
 use super::metadata::{Facts, unknown};
 use super::results::{JobNote, Results};
+use super::statement::Statement;
 use super::status::to_status;
 use super::wire::{encode, encode_batch, wire_schema};
 use super::{actions, prepared};
@@ -13,8 +14,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
-    Any, Command, CommandStatementQuery, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt,
-    TicketStatementQuery,
+    Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
@@ -71,12 +71,14 @@ impl FlightGateway {
     ) -> Result<FlightInfo> {
         match command_of(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
-                no_transaction(query.transaction_id.as_ref())?;
-                self.start(session, &query.query, None, descriptor, on_fetch).await
+                self.start(session, &query.try_into()?, None, descriptor, on_fetch).await
+            }
+            Command::CommandStatementSubstraitPlan(plan) => {
+                self.start(session, &plan.try_into()?, None, descriptor, on_fetch).await
             }
             Command::CommandPreparedStatementQuery(query) => {
-                let statement = prepared::find(session, &query.prepared_statement_handle)?;
-                self.start(session, &statement.sql, statement.params, descriptor, on_fetch).await
+                let prepared = prepared::find(session, &query.prepared_statement_handle)?;
+                self.start(session, &prepared.statement, prepared.params, descriptor, on_fetch).await
             }
             other => {
                 let schema = self.facts.schema(&other).ok_or_else(|| unknown(&other))?;
@@ -90,12 +92,12 @@ impl FlightGateway {
     async fn start(
         &self,
         session: &ClientSession,
-        sql: &str,
+        statement: &Statement,
         params: Option<RecordBatch>,
         descriptor: FlightDescriptor,
         on_fetch: bool,
     ) -> Result<FlightInfo> {
-        let mut answer = self.frontend.execute(session.id().await?, sql, params).await?;
+        let mut answer = statement.execute(self.frontend.as_ref(), session, params).await?;
         if answer.kind != AnswerKind::Rows && !on_fetch {
             answer = answer.completed().await?;
         }
@@ -108,18 +110,16 @@ impl FlightGateway {
     }
 
     async fn schema(&self, session: &ClientSession, descriptor: &FlightDescriptor) -> Result<SchemaRef> {
-        match command_of(&descriptor.cmd)? {
-            Command::CommandStatementQuery(CommandStatementQuery { query, .. }) => {
-                let description = self.frontend.describe(session.id().await?, &query).await?;
-                Ok(wire_schema(&description.schema))
-            }
+        let statement = match command_of(&descriptor.cmd)? {
+            Command::CommandStatementQuery(query) => query.try_into()?,
+            Command::CommandStatementSubstraitPlan(plan) => plan.try_into()?,
             Command::CommandPreparedStatementQuery(query) => {
-                let statement = prepared::find(session, &query.prepared_statement_handle)?;
-                let description = self.frontend.describe(session.id().await?, &statement.sql).await?;
-                Ok(wire_schema(&description.schema))
+                prepared::find(session, &query.prepared_statement_handle)?.statement
             }
-            other => self.facts.schema(&other).ok_or_else(|| unknown(&other)),
-        }
+            other => return self.facts.schema(&other).ok_or_else(|| unknown(&other)),
+        };
+        let description = Statement::describe(&statement, self.frontend.as_ref(), session).await?;
+        Ok(wire_schema(&description.schema))
     }
 
     async fn fetch(
@@ -157,9 +157,9 @@ impl FlightGateway {
         let descriptor =
             descriptor.ok_or_else(|| Error::new(Code::InvalidStatement, "DoPut without a descriptor"))?;
         match command_of(&descriptor.cmd)? {
-            Command::CommandStatementUpdate(update) => {
-                no_transaction(update.transaction_id.as_ref())?;
-                self.update(&session, &update.query, None).await
+            Command::CommandStatementUpdate(update) => self.update(&session, &update.try_into()?, None).await,
+            Command::CommandStatementSubstraitPlan(plan) => {
+                self.update(&session, &plan.try_into()?, None).await
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle;
@@ -168,9 +168,9 @@ impl FlightGateway {
                 Ok(result.encode_to_vec())
             }
             Command::CommandPreparedStatementUpdate(update) => {
-                let statement = prepared::find(&session, &update.prepared_statement_handle)?;
-                let params = prepared::read_params(stream).await?.or(statement.params);
-                self.update(&session, &statement.sql, params).await
+                let prepared = prepared::find(&session, &update.prepared_statement_handle)?;
+                let params = prepared::read_params(stream).await?.or(prepared.params);
+                self.update(&session, &prepared.statement, params).await
             }
             other => Err(unknown(&other)),
         }
@@ -180,10 +180,10 @@ impl FlightGateway {
     async fn update(
         &self,
         session: &ClientSession,
-        sql: &str,
+        statement: &Statement,
         params: Option<RecordBatch>,
     ) -> Result<Vec<u8>> {
-        let answer = self.frontend.execute(session.id().await?, sql, params).await?;
+        let answer = statement.execute(self.frontend.as_ref(), session, params).await?;
         let rows = answer.affected_rows().await?.unwrap_or(0);
         let result = DoPutUpdateResult { record_count: i64::try_from(rows).unwrap_or(i64::MAX) };
         Ok(result.encode_to_vec())
@@ -195,7 +195,7 @@ pub(super) fn job_of(handle: &Bytes) -> Result<JobId> {
     text.map(JobId::new).map_err(|_| Error::new(Code::InvalidStatement, "the ticket is not one of ours"))
 }
 
-fn no_transaction(id: Option<&Bytes>) -> Result<()> {
+pub(super) fn no_transaction(id: Option<&Bytes>) -> Result<()> {
     match id {
         Some(id) if !id.is_empty() => Err(Error::new(Code::Unsupported, "transactions")
             .hint("every statement commits by itself; leave autocommit on")),

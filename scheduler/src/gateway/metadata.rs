@@ -3,6 +3,7 @@
 use super::connection::ClientSession;
 use super::wire::wire_schema;
 use crate::frontend::api::{Frontend, TableFilter};
+use crate::frontend::substrait;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::error::FlightError;
@@ -152,7 +153,8 @@ fn sql_info() -> Result<SqlInfoData> {
     info.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
     info.append(SqlInfo::FlightSqlServerReadOnly, false);
     info.append(SqlInfo::FlightSqlServerSql, true);
-    info.append(SqlInfo::FlightSqlServerSubstrait, false);
+    info.append(SqlInfo::FlightSqlServerSubstrait, true);
+    info.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, substrait::known_version().as_str());
     info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
     info.append(SqlInfo::FlightSqlServerCancel, true);
     info.append(SqlInfo::FlightSqlServerBulkIngestion, false);

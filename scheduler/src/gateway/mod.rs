@@ -19,6 +19,7 @@ mod metadata;
 mod prepared;
 mod results;
 mod server;
+mod statement;
 mod status;
 mod wire;
 

@@ -1,9 +1,9 @@
 //! Prepared statements: created and closed by actions, bound by `DoPut`, kept with the client's session.
 
 use super::connection::{ClientSession, Prepared};
+use super::statement::Statement;
 use super::wire::wire_schema;
 use crate::frontend::api::{AnswerKind, Frontend};
-use crate::frontend::params::number_placeholders;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
@@ -23,16 +23,15 @@ const MAX_PREPARED: usize = 10_000;
 pub(super) async fn create(
     session: &ClientSession,
     frontend: &dyn Frontend,
-    sql: &str,
+    statement: Statement,
 ) -> Result<ActionCreatePreparedStatementResult> {
     if session.prepared.len() >= MAX_PREPARED {
         let message = format!("this session has {MAX_PREPARED} prepared statements open");
         return Err(Error::new(Code::ResourcesExhausted, message).hint("close those that are done"));
     }
-    let sql = number_placeholders(sql)?.into_owned();
-    let description = frontend.describe(session.id().await?, &sql).await?;
+    let description = statement.describe(frontend, session).await?;
     let handle = uuid::Uuid::new_v4().simple().to_string();
-    session.prepared.insert(handle.clone(), Prepared { sql, params: None });
+    session.prepared.insert(handle.clone(), Prepared { statement, params: None });
     // By the protocol, no dataset schema means that the statement is to be run as an update.
     let dataset_schema = match description.kind {
         AnswerKind::Rows => encode_schema(&wire_schema(&description.schema))?,

@@ -18,9 +18,9 @@ use tidemill_scheduler::frontend::api::AnswerKind;
 use tidemill_scheduler::gateway::{Credentials, JobNote, PROGRESS_ACTION, RUN_ON_FETCH_HEADER, to_error};
 use tonic::transport::Channel;
 
-type Client = FlightSqlServiceClient<Channel>;
+pub(crate) type Client = FlightSqlServiceClient<Channel>;
 
-async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<RecordBatch>, FlightError> {
+pub(crate) async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<RecordBatch>, FlightError> {
     assert_eq!(info.endpoint.len(), 1);
     let promised = info.clone().try_decode_schema().unwrap();
     let ticket = info.endpoint[0].ticket.clone().unwrap();
@@ -29,16 +29,16 @@ async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<RecordBatch>
     Ok(batches)
 }
 
-async fn query(client: &mut Client, sql: &str) -> Result<Vec<RecordBatch>, FlightError> {
+pub(crate) async fn query(client: &mut Client, sql: &str) -> Result<Vec<RecordBatch>, FlightError> {
     let info = client.execute(sql.to_owned(), None).await?;
     fetch(client, info).await
 }
 
-async fn text(client: &mut Client, sql: &str) -> String {
+pub(crate) async fn text(client: &mut Client, sql: &str) -> String {
     pretty_format_batches(&query(client, sql).await.unwrap()).unwrap().to_string()
 }
 
-fn ours(error: FlightError) -> (tonic::Code, Error) {
+pub(crate) fn ours(error: FlightError) -> (tonic::Code, Error) {
     let FlightError::Tonic(status) = error else { panic!("no status: {error}") };
     let error = to_error(&status);
     assert_eq!(status.message(), error.to_string());

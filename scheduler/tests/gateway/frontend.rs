@@ -3,8 +3,10 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use dashmap::DashMap;
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, stream};
@@ -16,6 +18,7 @@ use tidemill_scheduler::frontend::api::{
     Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo,
 };
 use tidemill_scheduler::frontend::params::{bind, parameters};
+use tidemill_scheduler::frontend::substrait::{Request, read};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
@@ -41,6 +44,22 @@ impl PlainFrontend {
 
     async fn plan(&self, session: &SessionId, sql: &str) -> Result<LogicalPlan> {
         self.context(session)?.state().create_logical_plan(sql).await.map_err(from_datafusion)
+    }
+
+    async fn start(&self, session: &SessionId, plan: LogicalPlan) -> Result<Answer> {
+        let kind = kind(&plan);
+        let frame = self.context(session)?.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let stream = frame.execute_stream().await.map_err(from_datafusion)?;
+        let job = JobId::new(format!("job-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        Ok(Answer {
+            kind,
+            schema: stream.schema(),
+            stream: self.track(job.clone(), stream),
+            job,
+            progress: Arc::new(Progress::default),
+            engine: Some(EngineKind::InProcess),
+            reason: "there is no other".to_owned(),
+        })
     }
 
     /// Counts rows, ends on cancel, and forgets the job at the end or when it is dropped.
@@ -102,25 +121,39 @@ impl Frontend for PlainFrontend {
         if let Some(params) = params {
             plan = bind(plan, &params)?;
         }
-        let kind = kind(&plan);
-        let frame = self.context(session)?.execute_logical_plan(plan).await.map_err(from_datafusion)?;
-        let stream = frame.execute_stream().await.map_err(from_datafusion)?;
-        let job = JobId::new(format!("job-{}", self.next.fetch_add(1, Ordering::Relaxed)));
-        Ok(Answer {
-            kind,
-            schema: stream.schema(),
-            stream: self.track(job.clone(), stream),
-            job,
-            progress: Arc::new(Progress::default),
-            engine: Some(EngineKind::InProcess),
-            reason: "there is no other".to_owned(),
-        })
+        self.start(session, plan).await
     }
 
     async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description> {
         let plan = self.plan(session, sql).await?;
         let schema = Arc::clone(plan.schema().inner());
         Ok(Description { kind: kind(&plan), schema, parameters: parameters(&plan)? })
+    }
+
+    async fn execute_substrait(
+        &self,
+        session: &SessionId,
+        plan: &[u8],
+        params: Option<RecordBatch>,
+    ) -> Result<Answer> {
+        let Request { mut plan, into, .. } = read(&self.context(session)?.state(), plan).await?;
+        if let Some(params) = params {
+            plan = bind(plan, &params)?;
+        }
+        if let Some(table) = into {
+            let target = self.context(session)?.table_provider(table.join(".")).await;
+            let target = provider_as_source(target.map_err(from_datafusion)?);
+            let insert = LogicalPlanBuilder::insert_into(plan, table.join("."), target, InsertOp::Append);
+            plan = insert.and_then(|insert| insert.build()).map_err(from_datafusion)?;
+        }
+        self.start(session, plan).await
+    }
+
+    async fn describe_substrait(&self, session: &SessionId, plan: &[u8]) -> Result<Description> {
+        let request = read(&self.context(session)?.state(), plan).await?;
+        let kind = if request.into.is_some() { AnswerKind::Count } else { AnswerKind::Rows };
+        let schema = Arc::clone(request.plan.schema().inner());
+        Ok(Description { kind, schema, parameters: parameters(&request.plan)? })
     }
 
     async fn cancel(&self, job: &JobId) -> Result<bool> {

@@ -6,7 +6,9 @@ mod adbc;
 mod flight;
 mod frontend;
 mod http;
+mod substrait;
 
+use adbc::smoke;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use frontend::PlainFrontend;
 use std::sync::Arc;

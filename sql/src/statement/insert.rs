@@ -36,61 +36,70 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Ins
 }
 
 impl Insert {
-    /// Puts the query's columns, taken by position, under the table's: reordered, cast, and null where the
-    /// statement names no value.
-    pub fn align(&self, plan: LogicalPlan, table: &Schema) -> Result<LogicalPlan> {
-        let targets = self.targets(table)?;
-        let given = plan.schema().columns();
-        if given.len() != targets.len() {
-            let message =
-                format!("INSERT has {} columns to fill, but the query gives {}", targets.len(), given.len());
-            let names: Vec<&str> = targets.iter().map(|target| target.as_str()).collect();
-            return Err(Error::new(Code::InvalidStatement, message)
-                .hint(format!("the columns are: {}", names.join(", "))));
-        }
-        let project = |field: &FieldRef| {
-            let name = field.name();
-            let value = match targets.iter().position(|target| *target == name) {
-                Some(position) => {
-                    let from = plan.schema().field(position).data_type();
-                    if !can_cast_types(from, field.data_type()) {
-                        let message =
-                            format!("INSERT: {from} does not fit `{name}`, which is {}", field.data_type());
-                        return Err(Error::new(Code::TypeMismatch, message).hint("CAST it in the query"));
-                    }
-                    Expr::Column(given[position].clone())
-                }
-                None if field.is_nullable() => lit(ScalarValue::Null),
-                None => {
-                    let message = format!("INSERT gives no value for `{name}`, which is NOT NULL");
-                    return Err(Error::new(Code::InvalidStatement, message));
-                }
-            };
-            Ok(cast(value, field.data_type().clone()).alias(name))
-        };
-        let exprs = table.fields().iter().map(project).collect::<Result<Vec<_>>>()?;
-        let aligned =
-            LogicalPlanBuilder::from(plan.clone()).project(exprs).and_then(|builder| builder.build());
-        aligned.map_err(from_datafusion)
+    /// [`align`] for this statement.
+    pub fn align(&self, plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
+        align(&self.table, &self.columns, plan, schema)
     }
+}
 
-    fn targets<'a>(&'a self, table: &'a Schema) -> Result<Vec<&'a String>> {
-        if self.columns.is_empty() {
-            return Ok(table.fields().iter().map(|field| field.name()).collect());
-        }
-        for (n, column) in self.columns.iter().enumerate() {
-            if table.field_with_name(column).is_err() {
-                let names = table.fields().iter().map(|field| field.name().as_str());
-                let message = format!("table `{}` has no column `{column}`", self.table);
-                return Err(Error::new(Code::UnknownColumn, message).suggest(column, names));
+/// Puts the query's columns, taken by position, under the table's: reordered, cast, and null where `columns`
+/// names no value. No `columns` means all of them in their order.
+pub fn align(
+    table: &TableName,
+    columns: &[String],
+    plan: LogicalPlan,
+    schema: &Schema,
+) -> Result<LogicalPlan> {
+    let targets = targets(table, columns, schema)?;
+    let given = plan.schema().columns();
+    if given.len() != targets.len() {
+        let message =
+            format!("INSERT has {} columns to fill, but the query gives {}", targets.len(), given.len());
+        let names: Vec<&str> = targets.iter().map(|target| target.as_str()).collect();
+        return Err(Error::new(Code::InvalidStatement, message)
+            .hint(format!("the columns are: {}", names.join(", "))));
+    }
+    let project = |field: &FieldRef| {
+        let name = field.name();
+        let value = match targets.iter().position(|target| *target == name) {
+            Some(position) => {
+                let from = plan.schema().field(position).data_type();
+                if !can_cast_types(from, field.data_type()) {
+                    let message =
+                        format!("INSERT: {from} does not fit `{name}`, which is {}", field.data_type());
+                    return Err(Error::new(Code::TypeMismatch, message).hint("CAST it in the query"));
+                }
+                Expr::Column(given[position].clone())
             }
-            if self.columns[..n].contains(column) {
-                let message = format!("INSERT names the column `{column}` twice");
+            None if field.is_nullable() => lit(ScalarValue::Null),
+            None => {
+                let message = format!("INSERT gives no value for `{name}`, which is NOT NULL");
                 return Err(Error::new(Code::InvalidStatement, message));
             }
-        }
-        Ok(self.columns.iter().collect())
+        };
+        Ok(cast(value, field.data_type().clone()).alias(name))
+    };
+    let exprs = schema.fields().iter().map(project).collect::<Result<Vec<_>>>()?;
+    let aligned = LogicalPlanBuilder::from(plan.clone()).project(exprs).and_then(|builder| builder.build());
+    aligned.map_err(from_datafusion)
+}
+
+fn targets<'a>(table: &TableName, columns: &'a [String], schema: &'a Schema) -> Result<Vec<&'a String>> {
+    if columns.is_empty() {
+        return Ok(schema.fields().iter().map(|field| field.name()).collect());
     }
+    for (n, column) in columns.iter().enumerate() {
+        if schema.field_with_name(column).is_err() {
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            let message = format!("table `{table}` has no column `{column}`");
+            return Err(Error::new(Code::UnknownColumn, message).suggest(column, names));
+        }
+        if columns[..n].contains(column) {
+            let message = format!("INSERT names the column `{column}` twice");
+            return Err(Error::new(Code::InvalidStatement, message));
+        }
+    }
+    Ok(columns.iter().collect())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use control::{Control, ControlAction, ControlTarget};
 pub use drop::{Drop, ObjectKind};
 pub use explain::Explain;
 pub use external_table::CreateExternalTable;
-pub use insert::Insert;
+pub use insert::{Insert, align};
 pub use load::{CreateLoad, LoadDef, RunLoad, Schedule};
 pub use parse::parse;
 pub use pipeline::{CreateStreamingTable, Expectation, OnViolation, PipelineDef, Trigger};
