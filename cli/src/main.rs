@@ -1,7 +1,8 @@
-//! The one binary: `tidemill local | scheduler | executor | sql | generate | demo`.
+//! The one binary: `tidemill local | scheduler | executor | sql | submit | jobs | generate | demo`.
 
 mod demo;
 mod generate;
+mod jobs;
 mod node;
 mod shell;
 
@@ -39,6 +40,10 @@ enum Command {
     Executor,
     /// Runs SQL statements, from the prompt, from -c or from a file.
     Sql(shell::ShellArgs),
+    /// Gives a file of statements to a server, which runs them whether anybody waits or not.
+    Submit(jobs::SubmitArgs),
+    /// Lists, shows and cancels a server's jobs.
+    Jobs(jobs::JobsArgs),
     /// Produces synthetic e-commerce events into Kafka.
     Generate(generate::GenerateArgs),
     /// Runs the main job from end to end and proves that nothing was lost.
@@ -47,7 +52,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Sql(_) | Command::Generate(_) | Command::Demo(_));
+    let quiet = !matches!(cli.command, Command::Local | Command::Scheduler | Command::Executor);
     log(quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -77,6 +82,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sql(args) => {
             return shell::run(args, async || Ok(node::start_local(config).await?.frontend as _)).await;
         }
+        Command::Submit(args) => return jobs::submit(args).await,
+        Command::Jobs(args) => return jobs::jobs(args).await,
         Command::Generate(args) => generate::run(args).await?,
         Command::Demo(args) => {
             if let Some(server) = args.server.clone() {

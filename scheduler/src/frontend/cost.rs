@@ -21,21 +21,27 @@ const HEAVY_NODES: [&str; 3] = ["CrossJoinExec", "NestedLoopJoinExec", "Recursiv
 /// Bytes of a generated value.
 const VALUE_BYTES: usize = 8;
 
+/// What is expected of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) lane: Lane,
+    /// Bytes that its leaves read; `None` when it is not known.
+    pub(super) bytes: Option<u64>,
+}
+
 /// A plan is heavy when it reads much, or nobody knows how much, or multiplies what it reads.
-pub(super) fn lane(plan: &Arc<dyn ExecutionPlan>, heavy_from: u64) -> Lane {
-    let (mut bytes, mut heavy) = (0u64, false);
+pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, heavy_from: u64) -> Cost {
+    let (mut bytes, mut heavy) = (Some(0u64), false);
     let walked = plan.apply(|node| {
         heavy |= HEAVY_NODES.contains(&node.name());
         if node.children().is_empty() {
-            match leaf_bytes(node) {
-                Some(read) => bytes = bytes.saturating_add(read),
-                None => heavy = true,
-            }
+            bytes = bytes.zip(leaf_bytes(node)).map(|(all, read)| all.saturating_add(read));
         }
-        Ok(if heavy { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "the walk itself cannot fail");
-    if heavy || bytes >= heavy_from { Lane::Heavy } else { Lane::Light }
+    heavy |= bytes.is_none_or(|bytes| bytes >= heavy_from);
+    Cost { lane: if heavy { Lane::Heavy } else { Lane::Light }, bytes }
 }
 
 /// `None` when it is not known.
@@ -108,7 +114,7 @@ mod tests {
             ("SELECT count(*) FROM (VALUES (1)) a(x), (VALUES (2)) b(y) WHERE x + y > 0", Lane::Heavy),
         ] {
             let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-            let found = lane(&plan, 1 << 20);
+            let found = of(&plan, 1 << 20).lane;
             assert_eq!(found, expected, "{sql}");
         }
     }

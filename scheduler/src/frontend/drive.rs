@@ -73,7 +73,7 @@ impl Runner {
         planned: Planned,
         launch: Launch,
     ) -> Driver {
-        let lane = cost::lane(&planned.plan, self.heavy_from);
+        let cost = cost::of(&planned.plan, self.heavy_from);
         let priority = session.limits.priority;
         let job = self.jobs.open(NewJob {
             id: id.clone(),
@@ -82,10 +82,10 @@ impl Runner {
             engine: planned.engine.kind(),
             reason: &planned.reason,
             priority,
-            lane,
+            cost,
             kept: !is_introspection(&logical),
         });
-        let request = Request { user: session.user.clone(), lane, priority, again: false };
+        let request = Request { user: session.user.clone(), lane: cost.lane, priority, again: false };
         Driver { runner: self.clone(), session: session.clone(), logical, planned, launch, job, request }
     }
 
@@ -189,7 +189,7 @@ impl Driver {
         }
         let this = Try { planned: self.planned.clone(), job: self.job.id.clone(), number, context };
         let mut running = (self.launch)(this).await?;
-        self.job.watch(running.progress.clone());
+        self.job.watch(running.progress.clone(), running.plan.clone());
         while let Some(batch) = running.stream.next().await {
             let batch = batch.map_err(from_datafusion)?;
             *begun |= batch.num_rows() > 0;

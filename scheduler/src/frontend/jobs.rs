@@ -1,6 +1,9 @@
 //! The jobs of this process: which wait and run, how they ended, and how to cancel them.
 
+use super::cost::Cost;
+use super::tasks::{TaskView, tasks};
 use crate::admission::{Lane, Priority};
+use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -12,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Ended jobs that are kept for `tidemill.jobs`.
 pub(super) const HISTORY: usize = 1000;
+
+/// Of so many ended jobs the tasks are kept as well.
+const WITH_TASKS: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,8 +59,13 @@ pub(super) struct JobView {
     pub finished_at_ms: Option<i64>,
     /// Rows that the client was given.
     pub rows: u64,
+    /// Bytes that the leaves are expected to read.
+    pub expected_bytes: Option<u64>,
     pub progress: Progress,
     pub error: Option<Error>,
+    /// Known of jobs under way and of the newest that have ended.
+    #[serde(skip)]
+    pub tasks: Vec<TaskView>,
 }
 
 /// Reads the progress of a job at this moment.
@@ -64,6 +75,7 @@ struct Open {
     view: JobView,
     cancel: CancellationToken,
     progress: Watch,
+    plan: Option<Arc<dyn ExecutionPlan>>,
     rows: Arc<AtomicU64>,
     /// Whether it is shown after its end.
     kept: bool,
@@ -73,6 +85,8 @@ struct Open {
 struct Book {
     open: HashMap<JobId, Open>,
     ended: VecDeque<JobView>,
+    /// Those of the ended that no journal has yet.
+    unwritten: VecDeque<JobView>,
 }
 
 /// All jobs of this process.
@@ -95,7 +109,8 @@ pub(super) struct NewJob<'a> {
     pub(super) engine: EngineKind,
     pub(super) reason: &'a str,
     pub(super) priority: Priority,
-    pub(super) lane: Lane,
+    pub(super) cost: Cost,
+    /// Whether it is shown after its end.
     pub(super) kept: bool,
 }
 
@@ -110,19 +125,22 @@ impl Jobs {
             engine: new.engine,
             reason: new.reason.to_owned(),
             priority: new.priority,
-            lane: new.lane,
+            lane: new.cost.lane,
             status: JobStatus::Queued,
             queued_at_ms: now_ms(),
             started_at_ms: None,
             finished_at_ms: None,
             rows: 0,
+            expected_bytes: new.cost.bytes,
             progress: Progress::default(),
             error: None,
+            tasks: Vec::new(),
         };
         let open = Open {
             view,
             cancel: cancel.clone(),
             progress: Arc::new(Progress::default),
+            plan: None,
             rows: rows.clone(),
             kept: new.kept,
         };
@@ -163,18 +181,41 @@ impl Jobs {
         if !open.kept {
             return;
         }
-        book.ended.push_back(JobView { status, finished_at_ms: Some(now_ms()), error, ..open.now() });
-        if book.ended.len() > HISTORY {
-            book.ended.pop_front();
+        let view = JobView { status, finished_at_ms: Some(now_ms()), error, ..open.now() };
+        book.unwritten.push_back(view.clone());
+        if let Some(older) = book.ended.len().checked_sub(WITH_TASKS).and_then(|at| book.ended.get_mut(at)) {
+            older.tasks = Vec::new();
         }
+        book.ended.push_back(view);
+        let Book { ended, unwritten, .. } = &mut *book;
+        [ended, unwritten].into_iter().for_each(bound);
+    }
+
+    /// Jobs that ended before this process began.
+    pub(super) fn remember(&self, jobs: Vec<JobView>) {
+        let mut book = self.book.lock();
+        book.ended = jobs.into();
+        bound(&mut book.ended);
+    }
+
+    /// Those that have ended since this was asked for the last time.
+    pub(super) fn unwritten(&self) -> VecDeque<JobView> {
+        std::mem::take(&mut self.book.lock().unwritten)
     }
 }
 
 impl Open {
     fn now(&self) -> JobView {
         let rows = self.rows.load(Ordering::Relaxed);
-        JobView { progress: (self.progress)(), rows, ..self.view.clone() }
+        let tasks = self.plan.as_ref().map(tasks).unwrap_or_default();
+        JobView { progress: (self.progress)(), rows, tasks, ..self.view.clone() }
     }
+}
+
+/// Lets the oldest go.
+fn bound(jobs: &mut VecDeque<JobView>) {
+    let many = jobs.len().saturating_sub(HISTORY);
+    jobs.drain(..many);
 }
 
 fn now_ms() -> i64 {
@@ -204,8 +245,12 @@ impl Job {
         self.jobs.change(&self.id, |open| open.view.status = JobStatus::Queued);
     }
 
-    pub(super) fn watch(&self, progress: Watch) {
-        self.jobs.change(&self.id, |open| open.progress = progress);
+    /// A try has begun: what it reads its progress and its tasks from.
+    pub(super) fn watch(&self, progress: Watch, plan: Arc<dyn ExecutionPlan>) {
+        self.jobs.change(&self.id, |open| {
+            open.progress = progress;
+            open.plan = Some(plan);
+        });
     }
 
     /// It begins again on another engine.
@@ -248,20 +293,29 @@ impl Drop for Job {
 }
 
 #[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    pub(in crate::frontend) fn open(jobs: &Jobs, id: &str, sql: &str, kept: bool) -> Job {
+        jobs.open(NewJob {
+            id: JobId::new(id),
+            user: "ann",
+            sql,
+            engine: EngineKind::InProcess,
+            reason: "one process",
+            priority: Priority::Normal,
+            cost: Cost { lane: Lane::Light, bytes: None },
+            kept,
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn open(jobs: &Jobs, id: &str, kept: bool) -> Job {
-        jobs.open(NewJob {
-            id: JobId::new(id),
-            user: "ann",
-            sql: "SELECT 1",
-            engine: EngineKind::InProcess,
-            reason: "one process",
-            priority: Priority::Normal,
-            lane: Lane::Light,
-            kept,
-        })
+        testing::open(jobs, id, "SELECT 1", kept)
     }
 
     #[test]

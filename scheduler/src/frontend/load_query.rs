@@ -33,7 +33,7 @@ impl RunQuery for LoadQuery {
         let Planned { plan, engine, .. } =
             plan_for(&self.runner.engines, EngineChoice::Auto, &self.session, &plan).await?;
         // Loads take turns with the users, as one of them.
-        let lane = cost::lane(&plan, self.runner.heavy_from);
+        let lane = cost::of(&plan, self.runner.heavy_from).lane;
         let request = Request { user: LOADS.to_owned(), lane, priority: Priority::Normal, again: true };
         let _permit = self.runner.gate.enter(&request).await?;
         self.runner.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;

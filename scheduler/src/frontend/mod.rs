@@ -12,6 +12,7 @@ mod cost;
 mod define;
 mod definitions;
 mod drive;
+mod history;
 mod jobs;
 mod limits;
 mod load_query;
@@ -23,6 +24,7 @@ mod session;
 mod start;
 pub mod substrait;
 mod system;
+mod tasks;
 mod unfilled;
 
 pub use service::SqlFrontend;

@@ -112,7 +112,7 @@ impl Runner {
         rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
         let context = session.state.task_ctx();
         if analyze {
-            let lane = cost::lane(&plan, self.heavy_from);
+            let lane = cost::of(&plan, self.heavy_from).lane;
             let (user, priority) = (session.user.clone(), session.limits.priority);
             let _permit = self.gate.enter(&Request { user, lane, priority, again: false }).await?;
             let id = new_job();

@@ -3,6 +3,7 @@
 use super::SqlFrontend;
 use super::define::Definer;
 use super::definitions::Definitions;
+use super::history::History;
 use super::jobs::Jobs;
 use super::load_query::LoadQuery;
 use super::operate::Operator;
@@ -41,6 +42,7 @@ pub struct Node {
     pub frontend: Arc<SqlFrontend>,
     pipelines: Arc<Pipelines>,
     loads: Arc<Loads>,
+    history: Arc<History>,
 }
 
 impl Node {
@@ -52,6 +54,7 @@ impl Node {
         let token = journal.acquire().await?;
         let base = session_state(&services, runtime.clone()).build();
         let jobs = Jobs::default();
+        let history = Arc::new(History::start(journal.clone(), token, jobs.clone()).await?);
         let gate = gate(&config, engines.clone(), runtime.clone());
         let background = Arc::new(Background::new(config.target_partitions())?);
 
@@ -106,7 +109,7 @@ impl Node {
             definer,
             jobs,
         };
-        Ok(Self { frontend: Arc::new(frontend), pipelines, loads })
+        Ok(Self { frontend: Arc::new(frontend), pipelines, loads, history })
     }
 
     /// Lets running epochs and loads come to a point from which they go on. What is missed here is done again
@@ -114,6 +117,7 @@ impl Node {
     pub async fn stop(&self) {
         self.pipelines.shutdown().await;
         self.loads.stop().await;
+        self.history.stop().await;
     }
 }
 

@@ -69,6 +69,7 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
             ("tasks_done", Count),
             ("rows_read", Count),
             ("bytes_read", Count),
+            ("expected_bytes", Count),
             ("spilled_bytes", Count),
             ("error_code", Text),
             ("error", Text),
@@ -128,6 +129,18 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
         ],
     ),
     ("sources", &[("name", Text), ("connector", Text), ("watermark", Text), ("columns", Text)]),
+    (
+        "tasks",
+        &[
+            ("job", Text),
+            ("stage", Count),
+            ("task", Count),
+            ("rows_read", Count),
+            ("bytes_read", Count),
+            ("spilled_bytes", Count),
+            ("compute_ms", Count),
+        ],
+    ),
 ];
 
 fn schema_of(name: &str) -> Option<SchemaRef> {
@@ -214,6 +227,7 @@ impl SystemTables for System {
             "loads" => self.loads().await?,
             "pipelines" => self.pipelines(),
             "sources" => self.sources().await?,
+            "tasks" => self.tasks(),
             other => return Err(Error::internal(format!("no system table `{other}`"))),
         };
         let schema = schema_of(name).ok_or_else(|| Error::internal(format!("no system table `{name}`")))?;
@@ -320,12 +334,31 @@ impl System {
                 u64::from(progress.tasks_done).into(),
                 progress.rows.into(),
                 progress.bytes.into(),
+                job.expected_bytes.into(),
                 progress.spilled.into(),
                 job.error.as_ref().map(|error| error.code.to_string()).into(),
                 job.error.map(|error| error.to_string()).into(),
             ]
         };
         self.jobs.list().into_iter().map(row).collect()
+    }
+
+    fn tasks(&self) -> Vec<Vec<Value>> {
+        let mut rows = Vec::new();
+        for job in self.jobs.list() {
+            for task in &job.tasks {
+                rows.push(vec![
+                    job.id.as_str().into(),
+                    task.stage.into(),
+                    task.task.into(),
+                    task.measured.map(|measured| measured.rows).into(),
+                    task.measured.map(|measured| measured.bytes).into(),
+                    task.measured.map(|measured| measured.spilled).into(),
+                    task.measured.map(|measured| measured.compute_ns / 1_000_000).into(),
+                ]);
+            }
+        }
+        rows
     }
 
     fn executors(&self) -> Vec<Vec<Value>> {

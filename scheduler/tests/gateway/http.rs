@@ -61,3 +61,67 @@ async fn the_password_guards_all_but_health_and_metrics() {
     assert!(page.text().await.unwrap().contains("<title>Tidemill</title>"));
     assert_eq!(client.get(&url).basic_auth("ann", Some("no")).send().await.unwrap().status(), 401);
 }
+
+/// Looks at a job until it is `status`.
+async fn until(url: &str, id: &str, status: &str) -> Value {
+    for _ in 0..1_000 {
+        let job: Value = reqwest::get(format!("{url}/v1/jobs/{id}")).await.unwrap().json().await.unwrap();
+        if job["status"] == status {
+            return job;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("the job is never {status}");
+}
+
+async fn submit(url: &str, body: Value) -> (u16, Value) {
+    let response = reqwest::Client::new().post(format!("{url}/v1/jobs")).json(&body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn submitted_statements_run_by_themselves_and_keep_their_result() {
+    let (url, frontend) = serve(Credentials::default()).await;
+    let two = json!({ "sql": "CREATE TABLE t AS SELECT 1 AS n; -- then\nSELECT n, 'a;b' AS word FROM t" });
+    let (status, job) = submit(&url, two).await;
+    let id = job["id"].as_str().unwrap();
+    assert_eq!((status, job["statements"].as_array().unwrap().len()), (202, 2));
+
+    let job = until(&url, id, "done").await;
+    assert_eq!((&job["progress"], &job["statements"][1]["rows"]), (&json!(1.0), &json!(1)));
+    let result = format!("{url}/v1/jobs/{id}/result");
+    let rows: Value = reqwest::get(&result).await.unwrap().json().await.unwrap();
+    assert_eq!(rows, json!([{ "n": 1, "word": "a;b" }]));
+    let csv = reqwest::Client::new().get(&result).header("accept", "text/csv").send().await.unwrap();
+    assert_eq!(csv.headers()["content-type"], "text/csv");
+    assert_eq!(csv.text().await.unwrap(), "n,word\n1,a;b\n");
+    assert_eq!(frontend.running_jobs(), 0);
+}
+
+#[tokio::test]
+async fn submitted_statements_can_be_cancelled_and_say_why_they_failed() {
+    let (url, frontend) = serve(Credentials::default()).await;
+    let endless = json!({ "sql": "SELECT count(*) FROM generate_series(1, 1000000000000)" });
+    let (_, job) = submit(&url, endless).await;
+    let address = format!("{url}/v1/jobs/{}", job["id"].as_str().unwrap());
+    until(&url, job["id"].as_str().unwrap(), "running").await;
+    let early = reqwest::get(format!("{address}/result")).await.unwrap();
+    assert_eq!(early.status(), 409);
+    let client = reqwest::Client::new();
+    assert_eq!(client.delete(&address).send().await.unwrap().status(), 204);
+    until(&url, job["id"].as_str().unwrap(), "cancelled").await;
+    assert_eq!(frontend.running_jobs(), 0);
+    assert_eq!(client.delete(&address).send().await.unwrap().status(), 404);
+
+    let (_, job) = submit(&url, json!({ "sql": "SELECT * FROM missing; SELECT 1" })).await;
+    let job = until(&url, job["id"].as_str().unwrap(), "failed").await;
+    assert_eq!(job["error"]["code"], "TM-1003");
+    assert_eq!(job["statements"][1]["status"], "cancelled");
+
+    let (status, _) = submit(&url, json!({ "sql": " ; " })).await;
+    assert_eq!(status, 400);
+    assert_eq!(reqwest::get(format!("{url}/v1/jobs/none/result")).await.unwrap().status(), 404);
+    let described: Value =
+        reqwest::get(format!("{url}/v1/openapi.json")).await.unwrap().json().await.unwrap();
+    assert!(described["paths"]["/v1/jobs"]["post"].is_object());
+}

@@ -3,12 +3,13 @@
 //! ```text
 //! GET  /                        the web page
 //! POST /v1/sql                  {sql, session?, limit?} → rows as JSON
-//! GET  /v1/jobs                 tidemill.jobs
+//! /v1/jobs                      statements that run on after the request: see `jobs`
 //! GET  /v1/jobs/{id}/progress   how far a running job is
-//! DELETE /v1/jobs/{id}          cancels it
+//! GET  /v1/openapi.json         what `/v1/jobs` takes and gives
 //! GET  /healthz /readyz /metrics
 //! ```
 
+mod jobs;
 mod sql;
 
 use super::auth::{ANONYMOUS, Authorization, Credentials, parse, unauthenticated};
@@ -17,7 +18,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ struct App {
     frontend: Arc<dyn Frontend>,
     credentials: Credentials,
     metrics: PrometheusHandle,
+    submissions: Arc<jobs::Submissions>,
 }
 
 /// The caller's name, as the credentials gave it.
@@ -39,13 +41,15 @@ struct Caller(String);
 
 /// All routes that clients use. Health and metrics need no password; everything else does when one is set.
 pub fn router(frontend: Arc<dyn Frontend>, credentials: Credentials, metrics: PrometheusHandle) -> Router {
-    let app = App { frontend, credentials, metrics };
+    let app = App { frontend, credentials, metrics, submissions: Arc::default() };
     let guarded = Router::new()
         .route("/", get(async || Html(PAGE)))
         .route("/v1/sql", post(sql::run))
-        .route("/v1/jobs", get(sql::jobs))
+        .route("/v1/jobs", get(jobs::list).post(jobs::submit))
         .route("/v1/jobs/{id}/progress", get(progress))
-        .route("/v1/jobs/{id}", delete(cancel))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/v1/jobs/{id}/result", get(jobs::result))
+        .route("/v1/openapi.json", get(jobs::openapi))
         .layer(from_fn_with_state(app.clone(), guard));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -132,14 +136,6 @@ async fn progress(State(app): State<App>, Path(id): Path<String>) -> Result<Json
     let job = JobId::new(id);
     let progress = app.frontend.progress(&job).await;
     Ok(Json(progress.ok_or_else(|| not_running(&job))?))
-}
-
-async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
-    let job = JobId::new(id);
-    if app.frontend.cancel(&job).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Failure(not_running(&job)))
 }
 
 fn not_running(job: &JobId) -> Error {

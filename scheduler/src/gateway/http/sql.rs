@@ -35,7 +35,7 @@ pub(super) struct Outcome {
     engine: Option<EngineKind>,
     reason: String,
     columns: Vec<Column>,
-    rows: Box<RawValue>,
+    pub(super) rows: Box<RawValue>,
     row_count: usize,
     /// Whether rows were left out for the limit.
     truncated: bool,
@@ -62,14 +62,8 @@ pub(super) async fn run(
     Ok(Json(outcome))
 }
 
-pub(super) async fn jobs(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Outcome>, Failure> {
-    Ok(Json(once(&app, &caller, "SELECT * FROM tidemill.jobs", DEFAULT_LIMIT).await?))
-}
-
-async fn once(app: &App, caller: &Caller, sql: &str, limit: usize) -> Result<Outcome> {
+/// Runs a statement in a session of its own.
+pub(super) async fn once(app: &App, caller: &Caller, sql: &str, limit: usize) -> Result<Outcome> {
     let session = app.frontend.open_session(&caller.0).await?;
     let outcome = execute(app, &session, sql, limit).await;
     app.frontend.close_session(&session).await;
@@ -120,7 +114,8 @@ async fn collect(mut answer: Answer, limit: usize) -> Result<(Vec<RecordBatch>, 
     Ok((batches, rows, false))
 }
 
-fn json_rows(batches: &[RecordBatch]) -> Result<Box<RawValue>> {
+/// An array of objects.
+pub(super) fn json_rows(batches: &[RecordBatch]) -> Result<Box<RawValue>> {
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
     writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
     writer.finish()?;
