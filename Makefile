@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench bench-peers services-up services-down
+.PHONY: help setup demo test verify bench bench-peers drivers services-up services-down
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -44,6 +44,10 @@ bench-peers: setup ## TPC-H at scale factors 1 and 10 beside DataFusion, Sail, S
 	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 1 --peers datafusion sail spark duckdb $(ARGS)
 	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 10 --rounds 2 --warm-up 0 \
 		--peers datafusion sail spark duckdb $(ARGS)
+
+drivers: ## Flight SQL drivers against a server: JDBC, ADBC in Python and Go, SQLAlchemy; writes the matrix
+	cargo build --locked -p tidemill
+	tests/clients/matrix --program $(TARGET)/debug/tidemill $(ARGS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

@@ -18,7 +18,7 @@ use tidemill_scheduler::cluster::{self, Executors};
 use tidemill_scheduler::engines::Engines;
 use tidemill_scheduler::frontend::api::Frontend;
 use tidemill_scheduler::frontend::{Node, NodeOptions};
-use tidemill_scheduler::gateway::{Credentials, http, serve_flight};
+use tidemill_scheduler::gateway::{Credentials, FlightTls, http, serve_flight};
 use tidemill_scheduler::journal::RedbJournal;
 use tidemill_scheduler::staged::Staged;
 use tokio::net::TcpListener;
@@ -107,6 +107,9 @@ async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let credentials = Credentials::new(&config.auth)?;
+    let tls = config.server.tls.as_ref().map(FlightTls::new).transpose()?;
+    credentials.demand_for("server.flight", listeners.flight.local_addr()?)?;
+    credentials.demand_for("server.http", listeners.http.local_addr()?)?;
     let frontend: Arc<dyn Frontend> = node.frontend.clone();
     let (stop, stopping) = watch::channel(false);
     let stopped = |mut stopping: watch::Receiver<bool>| async move {
@@ -117,7 +120,7 @@ async fn serve(
     let router = http::router(frontend.clone(), credentials.clone(), metrics_handle()?).merge(routes);
     let http = axum::serve(listeners.http, router).with_graceful_shutdown(stopped(stopping.clone()));
     let http = tokio::spawn(http.into_future());
-    let flight = serve_flight(listeners.flight, frontend, credentials, stopped(stopping));
+    let flight = serve_flight(listeners.flight, frontend, credentials, tls, stopped(stopping));
     let flight = tokio::spawn(flight);
     eprintln!("Flight SQL on {flight_address}, web page on http://{http_address}; Ctrl-C stops");
     shutdown.await;

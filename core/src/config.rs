@@ -60,6 +60,11 @@ pub struct Server {
     pub flight: String,
     /// REST, web page, metrics, health.
     pub http: String,
+    /// How long a statement may take, unless its session says otherwise; 0 is no limit.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: std::time::Duration,
+    /// Flight SQL speaks TLS when this is there.
+    pub tls: Option<Tls>,
 }
 
 /// How scheduler and executors find each other.
@@ -123,13 +128,44 @@ pub struct Streaming {
     pub state_cache_bytes: usize,
 }
 
-/// Who may connect. Without a password everyone on the listening address may.
+/// Certificates of Flight SQL: files in PEM format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificate, with those between it and the authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Only clients with a certificate of this authority are let in.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A user, with a password, a bearer token or both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub name: String,
+    /// `env:NAME` or `file:PATH`; what is there may be an Argon2 hash (`$argon2id$…`).
+    #[serde(default)]
+    pub password: Option<String>,
+    /// `env:NAME` or `file:PATH`.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// RFC 3339; without it the token does not expire.
+    #[serde(default)]
+    pub token_expires: Option<String>,
+}
+
+/// Who may connect. Without users everyone may, but only on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
     pub user: Option<String>,
     /// `env:NAME` or `file:PATH`.
     pub password: Option<String>,
+    pub users: Vec<User>,
+    /// Whether callers without a name are let in: from this machine, if nothing is said and there are no users.
+    pub anonymous: Option<bool>,
 }
 
 impl Default for Lake {
@@ -146,7 +182,12 @@ impl Default for Journal {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { flight: "127.0.0.1:32010".to_owned(), http: "127.0.0.1:8080".to_owned() }
+        Self {
+            flight: "127.0.0.1:32010".to_owned(),
+            http: "127.0.0.1:8080".to_owned(),
+            statement_timeout: std::time::Duration::ZERO,
+            tls: None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The demo's only way to the engine.
 
-use crate::shell::{Backend, Local, Remote};
+use crate::shell::{Access, Backend, Local, Remote};
 use anyhow::{Context, Result, bail};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
@@ -18,7 +18,7 @@ impl Sql {
 
     /// Over Flight SQL.
     pub(super) async fn remote(server: &str) -> Result<Self> {
-        Ok(Self(Arc::new(Remote::connect(server, None).await?)))
+        Ok(Self(Arc::new(Remote::connect(server, Access::default()).await?)))
     }
 
     /// To its end.

@@ -19,7 +19,7 @@ mod split;
 use anyhow::Context;
 pub(crate) use backend::Backend;
 pub(crate) use local::Local;
-pub(crate) use remote::Remote;
+pub(crate) use remote::{Access, Remote};
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +59,22 @@ pub(crate) struct ShellArgs {
     /// File that holds the password.
     #[arg(long, value_name = "PATH")]
     password_file: Option<PathBuf>,
+
+    /// File that holds a bearer token; TIDEMILL_TOKEN holds one itself.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["user", "password_file"])]
+    token_file: Option<PathBuf>,
+
+    /// Certificate of the authority that signed the server's, in PEM; the system's authorities without it.
+    #[arg(long, env = "TIDEMILL_TLS_CA", value_name = "PATH")]
+    tls_ca: Option<PathBuf>,
+
+    /// Certificate that this client shows, in PEM.
+    #[arg(long, env = "TIDEMILL_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Key of that certificate, in PEM.
+    #[arg(long, env = "TIDEMILL_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 /// A text of statements and the name under which errors point into it.
@@ -73,13 +89,31 @@ impl ShellArgs {
             Some(path) => Some(resolve_secret(&format!("file:{}", path.display()))?),
             None => std::env::var("TIDEMILL_PASSWORD").ok(),
         };
+        let token = match &self.token_file {
+            Some(path) => Some(resolve_secret(&format!("file:{}", path.display()))?),
+            None if self.user.is_none() => std::env::var("TIDEMILL_TOKEN").ok(),
+            None => None,
+        };
+        if let Some(token) = token {
+            return Ok(Some(remote::Login::Token(token)));
+        }
         Ok(match (&self.user, password) {
             (None, None) => None,
-            (user, password) => Some(remote::Login {
+            (user, password) => Some(remote::Login::Password {
                 user: user.clone().unwrap_or_else(|| "tidemill".to_owned()),
                 password: password.unwrap_or_default(),
             }),
         })
+    }
+
+    fn access(&self) -> anyhow::Result<remote::Access> {
+        let read =
+            |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            _ => None,
+        };
+        Ok(remote::Access { login: self.login()?, ca: self.tls_ca.as_ref().map(read).transpose()?, identity })
     }
 
     /// What to run without asking; `None` for the prompt.
@@ -132,9 +166,9 @@ where
 }
 
 async fn connect(args: &ShellArgs) -> tidemill_core::Result<Remote> {
-    let login = args.login().map_err(|error| {
-        tidemill_core::Error::new(tidemill_core::Code::BadOption, format!("no password: {error}"))
+    let access = args.access().map_err(|error| {
+        tidemill_core::Error::new(tidemill_core::Code::BadOption, format!("no access: {error:#}"))
     })?;
     let server = args.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    Remote::connect(server, login).await
+    Remote::connect(server, access).await
 }

@@ -15,15 +15,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::Progress;
-use tidemill_scheduler::gateway::{JobNote, PROGRESS_ACTION, RUN_ON_FETCH_HEADER, to_error};
-use tonic::transport::{Channel, Endpoint};
+use tidemill_scheduler::gateway::{JobNote, PROGRESS_ACTION, RUN_ON_FETCH_HEADER, to_error, use_aws_lc};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
 
-pub(crate) struct Login {
-    pub(crate) user: String,
-    pub(crate) password: String,
+/// Where systems keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// How the server knows us.
+pub(crate) enum Login {
+    Password { user: String, password: String },
+    Token(String),
+}
+
+/// What a connection needs besides the address.
+#[derive(Default)]
+pub(crate) struct Access {
+    pub(crate) login: Option<Login>,
+    /// Authority of the server's certificate, in PEM; the system's without it.
+    pub(crate) ca: Option<Vec<u8>>,
+    /// Our certificate and its key, in PEM.
+    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 pub(crate) struct Remote {
@@ -33,21 +48,29 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// Connects and makes sure that a Tidemill server lets us in.
-    pub(crate) async fn connect(server: &str, login: Option<Login>) -> Result<Self> {
-        let url = url_of(server);
+    pub(crate) async fn connect(server: &str, access: Access) -> Result<Self> {
+        let encrypted = access.ca.is_some() || access.identity.is_some();
+        let url = url_of(server, encrypted);
         let unreachable = |reason: String| {
             Error::new(Code::Unreachable, format!("no server answers at {url}: {reason}"))
                 .hint("start one with `tidemill local`, or name another with --server")
         };
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| unreachable(error.to_string()))?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        if url.starts_with("https://") {
+            endpoint = endpoint.tls_config(tls_of(&access)).map_err(|error| unreachable(root_of(&error)))?;
+        }
         let channel = endpoint.connect().await.map_err(|error| unreachable(root_of(&error)))?;
         let service = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut client = FlightSqlServiceClient::new_from_inner(service);
         client.set_header(RUN_ON_FETCH_HEADER, "true");
-        if let Some(Login { user, password }) = login {
-            let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
-            client.set_header("authorization", format!("Basic {pair}"));
+        match access.login {
+            Some(Login::Password { user, password }) => {
+                let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                client.set_header("authorization", format!("Basic {pair}"));
+            }
+            Some(Login::Token(token)) => client.set_header("authorization", format!("Bearer {token}")),
+            None => {}
         }
         let remote = Self { server: url, client };
         remote.ask_progress(&JobId::new("none")).await?;
@@ -73,10 +96,26 @@ fn root_of(error: &dyn std::error::Error) -> String {
     root.to_string()
 }
 
-/// `host:port`, `grpc://host:port` and `http://host:port` are the same.
-fn url_of(server: &str) -> String {
-    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
-    format!("http://{}", rest.trim_end_matches('/'))
+/// `host:port`, `grpc://host:port` and `http://host:port` are the same, and so are `grpc+tls`, `grpcs` and `https`.
+/// An address without a scheme is encrypted when certificates are given.
+fn url_of(server: &str, encrypted: bool) -> String {
+    let (scheme, rest) =
+        server.split_once("://").unwrap_or((if encrypted { "https" } else { "http" }, server));
+    let scheme = if matches!(scheme, "https" | "grpcs" | "grpc+tls") { "https" } else { "http" };
+    format!("{scheme}://{}", rest.trim_end_matches('/'))
+}
+
+fn tls_of(access: &Access) -> ClientTlsConfig {
+    use_aws_lc();
+    let mut tls = ClientTlsConfig::new();
+    let system = || SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
+    if let Some(authorities) = access.ca.clone().or_else(system) {
+        tls = tls.ca_certificate(Certificate::from_pem(authorities));
+    }
+    match &access.identity {
+        Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key)),
+        None => tls,
+    }
 }
 
 fn ours(error: FlightError) -> Error {
@@ -132,8 +171,12 @@ mod tests {
     #[test]
     fn addresses_are_taken_in_every_form() {
         for form in ["h:1", "http://h:1", "http://h:1/", "grpc://h:1", "grpc+tcp://h:1"] {
-            assert_eq!(url_of(form), "http://h:1");
+            assert_eq!(url_of(form, false), "http://h:1");
         }
+        for form in ["https://h:1", "grpcs://h:1/", "grpc+tls://h:1"] {
+            assert_eq!(url_of(form, false), "https://h:1");
+        }
+        assert_eq!(url_of("h:1", true), "https://h:1");
     }
 
     #[tokio::test]
@@ -141,7 +184,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let Err(error) = Remote::connect(&address, None).await else { panic!("connected to nothing") };
+        let Err(error) = Remote::connect(&address, Access::default()).await else {
+            panic!("connected to nothing")
+        };
         assert_eq!(error.code, Code::Unreachable);
         assert!(error.message.contains(&address) && error.message.contains("refused"), "{error}");
     }

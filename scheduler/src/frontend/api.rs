@@ -142,6 +142,34 @@ pub struct TableInfo {
     pub columns: Option<SchemaRef>,
 }
 
+/// Rows for a table, as they come.
+pub struct Ingest {
+    pub catalog: Option<String>,
+    /// The session's, when there is none.
+    pub schema: Option<String>,
+    pub table: String,
+    /// Whether a table that is not there is made.
+    pub create: bool,
+    pub into: IngestInto,
+    pub rows: SendableRecordBatchStream,
+}
+
+impl fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { catalog, schema, table, create, into, .. } = self;
+        write!(f, "Ingest({catalog:?}.{schema:?}.{table}, create: {create}, into: {into:?})")
+    }
+}
+
+/// What an ingest does with a table that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngestInto {
+    /// Nothing: it is an error.
+    NewTable,
+    Append,
+    Replaced,
+}
+
 /// The engine as its clients see it.
 #[async_trait]
 pub trait Frontend: Send + Sync + 'static {
@@ -153,6 +181,12 @@ pub trait Frontend: Send + Sync + 'static {
     /// Plans the statement, admits it and starts it. `params` binds `$1`, `$2` … by position; with several
     /// rows the statement is run for each of them as one job (see [`crate::frontend::params`]).
     async fn execute(&self, session: &SessionId, sql: &str, params: Option<RecordBatch>) -> Result<Answer>;
+
+    /// Starts to write the rows into a table: the answer is a count, and nothing is visible before it.
+    async fn ingest(&self, session: &SessionId, ingest: Ingest) -> Result<Answer>;
+
+    /// The value of a variable of the session, as SHOW gives it.
+    async fn variable(&self, session: &SessionId, name: &str) -> Result<String>;
 
     /// Plans the statement without running it.
     async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description>;

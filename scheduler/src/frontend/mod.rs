@@ -13,6 +13,7 @@ mod define;
 mod definitions;
 mod drive;
 mod history;
+mod ingest;
 mod jobs;
 mod limits;
 mod load_query;

@@ -26,7 +26,10 @@ use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion};
 /// Nodes that only this process can run, and why.
 const LOCAL_ONLY: &[(&str, &str)] = &[
     ("RecursiveQueryExec", "a recursive query runs in this process"),
-    ("StreamingTableExec", "information_schema is known in this process only"),
+    (
+        "StreamingTableExec",
+        "what is read comes from this process: information_schema, or rows that a client sends",
+    ),
     ("LazyMemoryExec", "a generated series runs in this process"),
 ];
 

@@ -1,7 +1,9 @@
 //! The frontend itself: a statement comes in, the right part answers.
 
 use super::answers::{count_schema, nothing, text, text_schema};
-use super::api::{Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo};
+use super::api::{
+    Answer, AnswerKind, Description, Frontend, Ingest, SchemaInfo, SessionId, TableFilter, TableInfo,
+};
 use super::define::Definer;
 use super::jobs::Jobs;
 use super::operate::Operator;
@@ -154,7 +156,7 @@ impl SqlFrontend {
         }
     }
 
-    fn no_table(&self, name: &TableName) -> Error {
+    pub(super) fn no_table(&self, name: &TableName) -> Error {
         let names = self.catalog.names(&name.schema);
         Error::new(Code::UnknownObject, format!("no table `{name}`"))
             .suggest(&name.name, names.iter().map(String::as_str))
@@ -215,6 +217,14 @@ impl Frontend for SqlFrontend {
         let sql = params::number_placeholders(sql)?;
         let statement = parse(&sql, &state.schema)?;
         self.run(&state, session, &sql, statement, params).await
+    }
+
+    async fn ingest(&self, session: &SessionId, ingest: Ingest) -> Result<Answer> {
+        self.ingest_rows(session, ingest).await
+    }
+
+    async fn variable(&self, session: &SessionId, name: &str) -> Result<String> {
+        self.sessions.get(session)?.get(name)
     }
 
     async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description> {

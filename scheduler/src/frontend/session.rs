@@ -5,6 +5,7 @@ use super::limits::JobLimits;
 use crate::engines::EngineChoice;
 use dashmap::DashMap;
 use datafusion::execution::SessionState;
+use std::time::Duration;
 use tidemill_core::{Code, Error, Result};
 use tidemill_sql::{CATALOG, DEFAULT_SCHEMA};
 use uuid::Uuid;
@@ -12,6 +13,12 @@ use uuid::Uuid;
 /// Variables that are ours; all others are DataFusion's.
 const ENGINE: &str = "engine";
 const SCHEMA: &str = "schema";
+const STATEMENT_TIMEOUT: &str = "statement_timeout";
+const RESULT_COMPRESSION: &str = "result_compression";
+const OURS: [&str; 3] = [ENGINE, SCHEMA, RESULT_COMPRESSION];
+
+/// How results are compressed on their way to the client; the gateway does it.
+const COMPRESSIONS: [&str; 3] = ["none", "lz4", "zstd"];
 
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -19,6 +26,9 @@ pub(super) struct Session {
     pub(super) schema: String,
     pub(super) engine: EngineChoice,
     pub(super) limits: JobLimits,
+    /// The server's statement_timeout, which RESET puts back.
+    default_timeout: Option<Duration>,
+    result_compression: &'static str,
     /// A session of DataFusion's, with this client's options.
     pub(super) state: SessionState,
 }
@@ -39,7 +49,16 @@ impl Session {
                 self.state.config_mut().options_mut().catalog.default_schema.clone_from(&schema);
                 self.schema = schema;
             }
+            (STATEMENT_TIMEOUT, None) => self.limits.timeout = self.default_timeout,
             (name, value) if JobLimits::has(name) => self.limits.set(name, value)?,
+            (RESULT_COMPRESSION, value) => {
+                let value = value.unwrap_or(COMPRESSIONS[0]).to_lowercase();
+                let known = COMPRESSIONS.into_iter().find(|known| *known == value);
+                self.result_compression = known.ok_or_else(|| {
+                    Error::new(Code::BadOption, format!("`{name}` cannot be `{value}`"))
+                        .hint(format!("it is one of {}", COMPRESSIONS.join(", ")))
+                })?;
+            }
             (other, value) => {
                 let default = || option(fresh, other).and_then(|(_, value)| value);
                 let Some(value) = value.map(str::to_owned).or_else(default) else {
@@ -63,6 +82,7 @@ impl Session {
             ENGINE => Ok(self.engine.as_str().to_owned()),
             SCHEMA => Ok(self.schema.clone()),
             name if JobLimits::has(name) => Ok(self.limits.get(name)),
+            RESULT_COMPRESSION => Ok(self.result_compression.to_owned()),
             other => option(&self.state, other)
                 .map(|(_, value)| value.unwrap_or_default())
                 .ok_or_else(|| unknown(name, &self.state)),
@@ -74,9 +94,8 @@ impl Session {
         let entries = self.state.config_options().entries();
         let mut all: Vec<(String, String)> =
             entries.into_iter().map(|entry| (entry.key, entry.value.unwrap_or_default())).collect();
-        all.push((ENGINE.to_owned(), self.engine.as_str().to_owned()));
-        all.push((SCHEMA.to_owned(), self.schema.clone()));
         all.extend(JobLimits::NAMES.map(|name| (name.to_owned(), self.limits.get(name))));
+        all.extend(OURS.into_iter().filter_map(|name| Some((name.to_owned(), self.get(name).ok()?))));
         all.sort();
         all
     }
@@ -89,7 +108,7 @@ fn option(state: &SessionState, name: &str) -> Option<(String, Option<String>)> 
 
 fn unknown(name: &str, state: &SessionState) -> Error {
     let keys: Vec<String> = state.config_options().entries().into_iter().map(|entry| entry.key).collect();
-    let known = keys.iter().map(String::as_str).chain([ENGINE, SCHEMA]).chain(JobLimits::NAMES);
+    let known = keys.iter().map(String::as_str).chain(OURS).chain(JobLimits::NAMES);
     let near = Error::new(Code::BadOption, format!("no variable `{name}`")).suggest(name, known);
     match near.hint.as_deref() {
         Some(hint) if hint.starts_with("did you") => near,
@@ -98,19 +117,26 @@ fn unknown(name: &str, state: &SessionState) -> Error {
 }
 
 /// The open sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
     open: DashMap<SessionId, Session>,
+    default_timeout: Option<Duration>,
 }
 
 impl Sessions {
+    pub(super) fn new(default_timeout: Option<Duration>) -> Self {
+        Self { open: DashMap::new(), default_timeout }
+    }
+
     pub(super) fn open(&self, user: &str, state: SessionState) -> SessionId {
         let id = SessionId::new(Uuid::new_v4().to_string());
         let session = Session {
             user: user.to_owned(),
             schema: DEFAULT_SCHEMA.to_owned(),
             engine: EngineChoice::Auto,
-            limits: JobLimits::default(),
+            limits: JobLimits { timeout: self.default_timeout, ..JobLimits::default() },
+            default_timeout: self.default_timeout,
+            result_compression: COMPRESSIONS[0],
             state,
         };
         self.open.insert(id.clone(), session);

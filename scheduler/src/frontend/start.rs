@@ -94,8 +94,9 @@ impl Node {
         let loads = Arc::new(loads.await?);
         let _ = system.loads.set(loads.clone());
 
+        let statement_timeout = Some(config.server.statement_timeout).filter(|limit| !limit.is_zero());
         let frontend = SqlFrontend {
-            sessions: Sessions::default(),
+            sessions: Sessions::new(statement_timeout),
             fresh,
             catalog,
             runner,

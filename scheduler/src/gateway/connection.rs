@@ -5,6 +5,7 @@
 //! ```
 
 use super::auth::{ANONYMOUS, Authorization, Credentials, parse, unauthenticated};
+use super::options::{self, Wanted};
 use super::statement::Statement;
 use super::status::to_status;
 use crate::frontend::api::{Frontend, SessionId};
@@ -16,11 +17,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tidemill_core::Result;
+use tidemill_core::{Code, Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TlsConnectInfo};
 use tonic::{Request, Status};
 
 /// A token that was not used for so long is forgotten.
@@ -39,16 +40,42 @@ pub(super) struct ClientSession {
     pub(super) prepared: DashMap<String, Prepared>,
     frontend: Arc<dyn Frontend>,
     id: OnceCell<SessionId>,
+    /// What the headers of the newest call ask for, and what of it was done.
+    wanted: Mutex<Wanted>,
+    applied: tokio::sync::Mutex<Wanted>,
 }
 
 impl ClientSession {
     fn new(user: &str, frontend: Arc<dyn Frontend>) -> Arc<Self> {
-        let (prepared, id) = (DashMap::new(), OnceCell::new());
-        Arc::new(Self { user: user.to_owned(), prepared, frontend, id })
+        Arc::new(Self {
+            user: user.to_owned(),
+            prepared: DashMap::new(),
+            frontend,
+            id: OnceCell::new(),
+            wanted: Mutex::default(),
+            applied: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// The frontend's session, opened with the first statement.
+    /// The frontend's session, opened with the first statement, with the variables that the headers ask for.
+    /// They are set when they come for the first time or change; a SET after that stands.
     pub(super) async fn id(&self) -> Result<&SessionId> {
+        let id = self.opened().await?;
+        let wanted = self.wanted.lock().clone();
+        let mut applied = self.applied.lock().await;
+        for (name, value) in &wanted {
+            if applied.get(name) != Some(value) {
+                options::set_one(self, self.frontend.as_ref(), name, Some(value))
+                    .await
+                    .map_err(|error| error.context(format!("the header `{name}`")))?;
+                applied.insert(name.clone(), value.clone());
+            }
+        }
+        Ok(id)
+    }
+
+    /// The frontend's session as it is.
+    pub(super) async fn opened(&self) -> Result<&SessionId> {
         self.id.get_or_try_init(|| self.frontend.open_session(&self.user)).await
     }
 }
@@ -72,6 +99,13 @@ impl Connection {
         let session =
             sessions.entry(user.to_owned()).or_insert_with(|| ClientSession::new(user, Arc::clone(frontend)));
         Arc::clone(session)
+    }
+}
+
+impl Connection {
+    /// The next call begins a session anew.
+    pub(super) fn end(&self, session: &Arc<ClientSession>) {
+        self.0.lock().retain(|_, kept| !Arc::ptr_eq(kept, session));
     }
 }
 
@@ -147,11 +181,13 @@ pub(super) struct Doorkeeper {
     credentials: Credentials,
     frontend: Arc<dyn Frontend>,
     tokens: Arc<Mutex<HashMap<String, Token>>>,
+    /// Whether callers must show a certificate, whatever else they know.
+    certificates: bool,
 }
 
 impl Doorkeeper {
-    pub(super) fn new(credentials: Credentials, frontend: Arc<dyn Frontend>) -> Self {
-        Self { credentials, frontend, tokens: Arc::default() }
+    pub(super) fn new(credentials: Credentials, frontend: Arc<dyn Frontend>, certificates: bool) -> Self {
+        Self { credentials, frontend, tokens: Arc::default(), certificates }
     }
 
     /// A new token with a session of its own.
@@ -180,17 +216,20 @@ impl Doorkeeper {
         let user = match parse(header)? {
             Authorization::Bearer(token) => match self.token_session(token) {
                 Some(session) => return Ok(session),
-                None if self.credentials.required() => {
-                    return Err(unauthenticated("the bearer token is not known here"));
-                }
-                None => ANONYMOUS.to_owned(),
+                None => match self.credentials.user_of_token(token)? {
+                    Some(user) => user,
+                    None if self.credentials.required() => {
+                        return Err(unauthenticated("the bearer token is not known here, or expired"));
+                    }
+                    None => ANONYMOUS.to_owned(),
+                },
             },
             Authorization::Basic { user, password } => {
                 self.credentials.check(&user, &password)?;
                 user
             }
             Authorization::Missing if self.credentials.required() => {
-                return Err(unauthenticated("user and password are missing"));
+                return Err(unauthenticated("user and password, or a bearer token, are missing"));
             }
             Authorization::Missing => ANONYMOUS.to_owned(),
         };
@@ -203,9 +242,20 @@ impl Doorkeeper {
 
 impl tonic::service::Interceptor for Doorkeeper {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let shown = request.extensions().get::<TlsConnectInfo<Connection>>();
+        let shown = shown.and_then(TlsConnectInfo::peer_certs).is_some_and(|chain| !chain.is_empty());
+        if self.certificates && !shown {
+            let error = Error::new(Code::Unauthenticated, "the client shows no certificate")
+                .hint("this server asks for one: give the client a certificate and its key");
+            return Err(to_status(&error));
+        }
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let connection = request.extensions().get::<Connection>();
         let session = self.admit(header, connection).map_err(|error| to_status(&error))?;
+        let wanted = options::of_headers(request.metadata());
+        if !wanted.is_empty() {
+            *session.wanted.lock() = wanted;
+        }
         request.extensions_mut().insert(session);
         Ok(request)
     }

@@ -3,12 +3,13 @@
 use super::auth::ANONYMOUS;
 use super::connection::{ClientSession, Doorkeeper};
 use super::metadata::{Facts, unknown};
+use super::poll::{Polls, Standing};
 use super::results::{JobNote, Results};
 use super::statement::Statement;
 use super::status::to_status;
-use super::wire::{encode, encode_batch, wire_schema};
-use super::{actions, prepared};
-use crate::frontend::api::{AnswerKind, Frontend};
+use super::wire::{compression, encode, encode_batch, wire_schema};
+use super::{actions, ingest, prepared};
+use crate::frontend::api::{Answer, AnswerKind, Frontend};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
@@ -37,6 +38,7 @@ pub(super) struct FlightGateway {
     pub(super) frontend: Arc<dyn Frontend>,
     pub(super) doorkeeper: Doorkeeper,
     pub(super) results: Arc<Results>,
+    pub(super) polls: Arc<Polls>,
     facts: Facts,
 }
 
@@ -60,7 +62,13 @@ fn info(schema: &Schema, ticket: Bytes, descriptor: FlightDescriptor, note: Byte
 
 impl FlightGateway {
     pub(super) fn new(frontend: Arc<dyn Frontend>, doorkeeper: Doorkeeper) -> Result<Self> {
-        Ok(Self { frontend, doorkeeper, results: Arc::default(), facts: Facts::new()? })
+        Ok(Self {
+            frontend,
+            doorkeeper,
+            results: Arc::default(),
+            polls: Arc::default(),
+            facts: Facts::new()?,
+        })
     }
 
     async fn flight_info(
@@ -101,12 +109,67 @@ impl FlightGateway {
         if answer.kind != AnswerKind::Rows && !on_fetch {
             answer = answer.completed().await?;
         }
+        self.keep(session, answer, descriptor)
+    }
+
+    /// Keeps the answer for the `DoGet` that follows.
+    fn keep(
+        &self,
+        session: &ClientSession,
+        answer: Answer,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo> {
         let note = serde_json::to_vec(&JobNote::of(&answer)).map_err(Error::internal)?;
-        let handle = Bytes::from(answer.job.as_str().to_owned());
-        let ticket = TicketStatementQuery { statement_handle: handle }.as_any().encode_to_vec();
-        let info = info(&wire_schema(&answer.schema), ticket.into(), descriptor, note.into())?;
+        let info = info(&wire_schema(&answer.schema), handle_of(&answer.job), descriptor, note.into())?;
         self.results.keep(&session.user, answer);
         Ok(info)
+    }
+
+    /// Starts a statement, or says how one stands that was started by an earlier call.
+    async fn poll(&self, session: &ClientSession, descriptor: FlightDescriptor) -> Result<PollInfo> {
+        let polled = |info: PollInfo, progress| info.try_with_progress(progress).map_err(Error::internal);
+        let job = match command_of(&descriptor.cmd)? {
+            Command::TicketStatementQuery(ticket) => job_of(&ticket.statement_handle)?,
+            Command::CommandStatementQuery(query) => {
+                self.start_polled(session, &query.try_into()?, None).await?
+            }
+            Command::CommandStatementSubstraitPlan(plan) => {
+                self.start_polled(session, &plan.try_into()?, None).await?
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                let prepared = prepared::find(session, &query.prepared_statement_handle)?;
+                self.start_polled(session, &prepared.statement, prepared.params).await?
+            }
+            _ => {
+                let info = self.flight_info(session, descriptor, false).await?;
+                return polled(PollInfo::new().with_info(info), 1.0);
+            }
+        };
+        let again = FlightDescriptor::new_cmd(handle_of(&job));
+        match self.polls.ask(&session.user, &job).await? {
+            Standing::Ready(answer) => {
+                polled(PollInfo::new().with_info(self.keep(session, answer, again)?), 1.0)
+            }
+            Standing::Running { note, schema, progress } => {
+                let note = serde_json::to_vec(&note).map_err(Error::internal)?;
+                let info = FlightInfo::new()
+                    .try_with_schema(&wire_schema(&schema))
+                    .map_err(Error::internal)?
+                    .with_descriptor(again.clone())
+                    .with_app_metadata(note);
+                polled(PollInfo::new().with_info(info).with_descriptor(again), progress)
+            }
+        }
+    }
+
+    async fn start_polled(
+        &self,
+        session: &ClientSession,
+        statement: &Statement,
+        params: Option<RecordBatch>,
+    ) -> Result<JobId> {
+        let answer = statement.execute(self.frontend.as_ref(), session, params).await?;
+        Ok(self.polls.start(&session.user, answer))
     }
 
     async fn schema(&self, session: &ClientSession, descriptor: &FlightDescriptor) -> Result<SchemaRef> {
@@ -130,10 +193,12 @@ impl FlightGateway {
         match command_of(&ticket.ticket)? {
             Command::TicketStatementQuery(ticket) => {
                 let job = job_of(&ticket.statement_handle)?;
+                let options =
+                    compression(&self.frontend.variable(session.id().await?, "result_compression").await?)?;
                 let answer = self.results.take(&session.user, &job)?;
                 // A session must not end while a result of it is read.
                 let session = Arc::clone(session);
-                let data = encode(answer.stream, &answer.schema).inspect(move |_| {
+                let data = encode(answer.stream, &answer.schema, options).inspect(move |_| {
                     let _keep = &session;
                 });
                 Ok(data.boxed())
@@ -172,22 +237,35 @@ impl FlightGateway {
                 let params = prepared::read_params(stream).await?.or(prepared.params);
                 self.update(&session, &prepared.statement, params).await
             }
+            Command::CommandStatementIngest(command) => {
+                let ingest = ingest::read(command, stream).await?;
+                updated(self.frontend.ingest(session.id().await?, ingest).await?).await
+            }
             other => Err(unknown(&other)),
         }
     }
 
-    /// Runs a statement to its end; the encoded result holds the number of rows.
     async fn update(
         &self,
         session: &ClientSession,
         statement: &Statement,
         params: Option<RecordBatch>,
     ) -> Result<Vec<u8>> {
-        let answer = statement.execute(self.frontend.as_ref(), session, params).await?;
-        let rows = answer.affected_rows().await?.unwrap_or(0);
-        let result = DoPutUpdateResult { record_count: i64::try_from(rows).unwrap_or(i64::MAX) };
-        Ok(result.encode_to_vec())
+        updated(statement.execute(self.frontend.as_ref(), session, params).await?).await
     }
+}
+
+/// Runs the statement to its end; the encoded result holds the number of rows.
+async fn updated(answer: Answer) -> Result<Vec<u8>> {
+    let rows = answer.affected_rows().await?.unwrap_or(0);
+    let result = DoPutUpdateResult { record_count: i64::try_from(rows).unwrap_or(i64::MAX) };
+    Ok(result.encode_to_vec())
+}
+
+/// The ticket of a job's result.
+fn handle_of(job: &JobId) -> Bytes {
+    let statement_handle = Bytes::from(job.as_str().to_owned());
+    TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into()
 }
 
 pub(super) fn job_of(handle: &Bytes) -> Result<JobId> {
@@ -256,11 +334,10 @@ impl FlightService for FlightGateway {
 
     async fn poll_flight_info(
         &self,
-        _request: Request<FlightDescriptor>,
+        request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        let error =
-            Error::new(Code::Unsupported, "PollFlightInfo").hint("use GetFlightInfo; it does not wait");
-        Err(refused(error))
+        let session = session_of(&request).map_err(refused)?;
+        Ok(Response::new(self.poll(&session, request.into_inner()).await.map_err(refused)?))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {

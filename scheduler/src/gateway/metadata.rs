@@ -1,21 +1,17 @@
 //! Answers to the questions that drivers ask about the server itself: catalogs, tables, keys, types.
 
 use super::connection::ClientSession;
+use super::sql_info::sql_info;
 use super::wire::wire_schema;
 use crate::frontend::api::{Frontend, TableFilter};
-use crate::frontend::substrait;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{
-    GetCatalogsBuilder, SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo, XdbcTypeInfoData,
-    XdbcTypeInfoDataBuilder,
+    GetCatalogsBuilder, SqlInfoData, XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder,
 };
-use arrow_flight::sql::{
-    Command, Nullable, Searchable, SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity,
-    SqlSupportedTransaction, SqlSupportsConvert, XdbcDataType,
-};
-use std::collections::{BTreeSet, HashMap};
+use arrow_flight::sql::{Command, Nullable, Searchable, XdbcDataType};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 
@@ -111,7 +107,7 @@ pub(super) fn unknown(command: &Command) -> Error {
         .hint("statements, prepared statements and metadata are supported")
 }
 
-fn failed(error: FlightError) -> Error {
+pub(super) fn failed(error: FlightError) -> Error {
     Error::internal(error)
 }
 
@@ -146,108 +142,29 @@ fn foreign_keys() -> SchemaRef {
     ]))
 }
 
-fn sql_info() -> Result<SqlInfoData> {
-    let mut info = SqlInfoDataBuilder::new();
-    info.append(SqlInfo::FlightSqlServerName, "Tidemill");
-    info.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
-    info.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
-    info.append(SqlInfo::FlightSqlServerReadOnly, false);
-    info.append(SqlInfo::FlightSqlServerSql, true);
-    info.append(SqlInfo::FlightSqlServerSubstrait, true);
-    info.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, substrait::known_version().as_str());
-    info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
-    info.append(SqlInfo::FlightSqlServerCancel, true);
-    info.append(SqlInfo::FlightSqlServerBulkIngestion, false);
-    info.append(SqlInfo::FlightSqlServerStatementTimeout, 0i32);
-    info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0i32);
-    info.append(SqlInfo::SqlDdlCatalog, false);
-    info.append(SqlInfo::SqlDdlSchema, true);
-    info.append(SqlInfo::SqlDdlTable, true);
-    info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
-    info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    info.append(
-        SqlInfo::SqlQuotedIdentifierCase,
-        SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32,
-    );
-    info.append(SqlInfo::SqlAllTablesAreSelectable, true);
-    info.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
-    for list in [
-        SqlInfo::SqlKeywords,
-        SqlInfo::SqlNumericFunctions,
-        SqlInfo::SqlStringFunctions,
-        SqlInfo::SqlSystemFunctions,
-        SqlInfo::SqlDatetimeFunctions,
-    ] {
-        info.append(list, &[] as &[&str]);
-    }
-    info.append(SqlInfo::SqlSearchStringEscape, "\\");
-    info.append(SqlInfo::SqlExtraNameCharacters, "");
-    for yes in [
-        SqlInfo::SqlSupportsColumnAliasing,
-        SqlInfo::SqlNullPlusNullIsNull,
-        SqlInfo::SqlSupportsTableCorrelationNames,
-        SqlInfo::SqlSupportsExpressionsInOrderBy,
-        SqlInfo::SqlSupportsOrderByUnrelated,
-        SqlInfo::SqlSupportsLikeEscapeClause,
-        SqlInfo::SqlSupportsNonNullableColumns,
-        SqlInfo::SqlCatalogAtStart,
-        SqlInfo::SqlCorrelatedSubqueriesSupported,
-    ] {
-        info.append(yes, true);
-    }
-    for no in [
-        SqlInfo::SqlSupportsDifferentTableCorrelationNames,
-        SqlInfo::SqlSupportsIntegrityEnhancementFacility,
-        SqlInfo::SqlSelectForUpdateSupported,
-        SqlInfo::SqlStoredProceduresSupported,
-        SqlInfo::SqlTransactionsSupported,
-        SqlInfo::SqlSavepointsSupported,
-        SqlInfo::SqlNamedParametersSupported,
-        SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported,
-    ] {
-        info.append(no, false);
-    }
-    info.append(SqlInfo::SqlSupportsConvert, conversions());
-    info.append(SqlInfo::SqlSchemaTerm, "schema");
-    info.append(SqlInfo::SqlCatalogTerm, "catalog");
-    info.append(SqlInfo::SqlProcedureTerm, "procedure");
-    info.build().map_err(failed)
-}
-
-/// Any number or text converts to any other.
-fn conversions() -> HashMap<i32, Vec<i32>> {
-    let types = [
-        SqlSupportsConvert::SqlConvertBigint,
-        SqlSupportsConvert::SqlConvertDecimal,
-        SqlSupportsConvert::SqlConvertFloat,
-        SqlSupportsConvert::SqlConvertInteger,
-        SqlSupportsConvert::SqlConvertReal,
-        SqlSupportsConvert::SqlConvertSmallint,
-        SqlSupportsConvert::SqlConvertTinyint,
-        SqlSupportsConvert::SqlConvertVarchar,
-    ];
-    let numbers: Vec<i32> = types.iter().map(|name| *name as i32).collect();
-    numbers.iter().map(|from| (*from, numbers.clone())).collect()
-}
-
 /// Name, type, digits or characters, whether a literal is quoted, radix of a number.
 type XdbcType = (&'static str, XdbcDataType, Option<i32>, bool, Option<i32>);
 
 fn types() -> Result<XdbcTypeInfoData> {
-    let all: [XdbcType; 14] = [
+    let all: [XdbcType; 19] = [
         ("BOOLEAN", XdbcDataType::XdbcBit, Some(1), false, None),
         ("TINYINT", XdbcDataType::XdbcTinyint, Some(3), false, Some(10)),
         ("SMALLINT", XdbcDataType::XdbcSmallint, Some(5), false, Some(10)),
         ("INTEGER", XdbcDataType::XdbcInteger, Some(10), false, Some(10)),
         ("BIGINT", XdbcDataType::XdbcBigint, Some(19), false, Some(10)),
         ("REAL", XdbcDataType::XdbcReal, Some(24), false, Some(2)),
+        ("FLOAT", XdbcDataType::XdbcFloat, Some(24), false, Some(2)),
         ("DOUBLE", XdbcDataType::XdbcDouble, Some(53), false, Some(2)),
         ("DECIMAL", XdbcDataType::XdbcDecimal, Some(76), false, Some(10)),
+        ("NUMERIC", XdbcDataType::XdbcNumeric, Some(76), false, Some(10)),
+        ("CHAR", XdbcDataType::XdbcChar, None, true, None),
         ("VARCHAR", XdbcDataType::XdbcVarchar, None, true, None),
-        ("VARBINARY", XdbcDataType::XdbcVarbinary, None, true, None),
+        ("TEXT", XdbcDataType::XdbcLongvarchar, None, true, None),
+        ("BYTEA", XdbcDataType::XdbcVarbinary, None, true, None),
         ("DATE", XdbcDataType::XdbcDate, Some(10), true, None),
         ("TIME", XdbcDataType::XdbcTime, Some(18), true, None),
         ("TIMESTAMP", XdbcDataType::XdbcTimestamp, Some(29), true, None),
+        ("TIMESTAMP WITH TIME ZONE", XdbcDataType::XdbcTimestamp, Some(35), true, None),
         ("INTERVAL", XdbcDataType::XdbcInterval, None, true, None),
     ];
     let mut builder = XdbcTypeInfoDataBuilder::new();
@@ -259,9 +176,10 @@ fn types() -> Result<XdbcTypeInfoData> {
             column_size,
             literal_prefix: quote.clone(),
             literal_suffix: quote,
-            create_params: (name == "DECIMAL").then(|| vec!["precision".to_owned(), "scale".to_owned()]),
+            create_params: matches!(name, "DECIMAL" | "NUMERIC")
+                .then(|| vec!["precision".to_owned(), "scale".to_owned()]),
             nullable: Nullable::NullabilityNullable,
-            case_sensitive: name == "VARCHAR",
+            case_sensitive: matches!(name, "CHAR" | "VARCHAR" | "TEXT"),
             searchable: Searchable::Full,
             unsigned_attribute: radix.map(|_| false),
             fixed_prec_scale: false,

@@ -47,11 +47,19 @@ impl Results {
         self.0.lock().insert(waiting.answer.job.clone(), waiting);
     }
 
+    /// The answer waits for another while.
+    pub(super) fn renew(&self, user: &str, job: &JobId) -> Result<()> {
+        match self.0.lock().get_mut(job).filter(|waiting| waiting.user == user) {
+            Some(waiting) => {
+                waiting.since = Instant::now();
+                Ok(())
+            }
+            None => Err(none_waits(job)),
+        }
+    }
+
     pub(super) fn take(&self, user: &str, job: &JobId) -> Result<Answer> {
-        self.remove(user, job).ok_or_else(|| {
-            Error::new(Code::UnknownObject, format!("no result of `{job}` is waiting"))
-                .hint("a result can be fetched once, within five minutes; run the statement again")
-        })
+        self.remove(user, job).ok_or_else(|| none_waits(job))
     }
 
     /// Forgets the answer, if it waits.
@@ -70,4 +78,9 @@ impl Results {
     pub(super) fn sweep(&self) {
         self.0.lock().retain(|_, waiting| waiting.since.elapsed() < UNFETCHED);
     }
+}
+
+fn none_waits(job: &JobId) -> Error {
+    Error::new(Code::UnknownObject, format!("no result of `{job}` is waiting"))
+        .hint("a result can be fetched once, within five minutes; run the statement again")
 }

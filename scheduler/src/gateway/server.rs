@@ -3,6 +3,7 @@
 use super::auth::Credentials;
 use super::connection::{ClientIo, Doorkeeper};
 use super::flight::FlightGateway;
+use super::tls::FlightTls;
 use crate::frontend::api::Frontend;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::StreamExt;
@@ -24,11 +25,13 @@ pub async fn serve_flight(
     listener: TcpListener,
     frontend: Arc<dyn Frontend>,
     credentials: Credentials,
+    tls: Option<FlightTls>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    let doorkeeper = Doorkeeper::new(credentials, Arc::clone(&frontend));
+    let mutual = tls.as_ref().is_some_and(|tls| tls.mutual);
+    let doorkeeper = Doorkeeper::new(credentials, Arc::clone(&frontend), mutual);
     let gateway = FlightGateway::new(frontend, doorkeeper.clone())?;
-    let results = Arc::clone(&gateway.results);
+    let (results, polls) = (Arc::clone(&gateway.results), Arc::clone(&gateway.polls));
     let service = FlightServiceServer::new(gateway)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -37,7 +40,14 @@ pub async fn serve_flight(
         stream.set_nodelay(true)?;
         Ok::<_, std::io::Error>(ClientIo::new(stream))
     });
-    let serving = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls.config).map_err(|error| {
+            Error::new(Code::Config, format!("server.tls: {}", root_of(&error)))
+                .hint("certificate and key must be a pair, in PEM format")
+        })?;
+    }
+    let serving = server
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(InterceptedService::new(service, doorkeeper))
@@ -47,10 +57,20 @@ pub async fn serve_flight(
         loop {
             ticks.tick().await;
             results.sweep();
+            polls.sweep();
         }
     };
     tokio::select! {
         served = serving => served.map_err(|error| Error::new(Code::Internal, format!("Flight SQL: {error}"))),
         () = sweeping => Ok(()),
     }
+}
+
+/// The words of the innermost cause; the outer ones say only that there was an error.
+fn root_of(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }

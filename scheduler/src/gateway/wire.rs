@@ -3,10 +3,13 @@
 //! View and dictionary types become plain ones: many clients know nothing else, and a slice of a view array
 //! would be sent with all the buffers it points into.
 
+use super::split::pieces;
 use super::status::to_status;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::FlightData;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -58,21 +61,39 @@ fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 pub(super) fn encode(
     stream: SendableRecordBatchStream,
     schema: &Schema,
+    options: IpcWriteOptions,
 ) -> impl Stream<Item = Result<FlightData, Status>> + Send + 'static {
     let schema = wire_schema(schema);
     let target = Arc::clone(&schema);
     let rows = metrics::counter!("tidemill_gateway_rows_total");
     let bytes = metrics::counter!("tidemill_gateway_bytes_total");
-    let batches = stream.map(move |batch| {
+    let batches = stream.flat_map(move |batch| {
         let batch = batch.map_err(from_datafusion).and_then(|batch| to_wire(&batch, &target));
-        batch
-            .inspect(|batch| rows.increment(batch.num_rows() as u64))
-            .map_err(|error| FlightError::from(to_status(&error)))
+        let pieces = match batch {
+            Ok(batch) => {
+                rows.increment(batch.num_rows() as u64);
+                pieces(batch).into_iter().map(Ok).collect()
+            }
+            Err(error) => vec![Err(FlightError::from(to_status(&error)))],
+        };
+        futures::stream::iter(pieces)
     });
-    FlightDataEncoderBuilder::new().with_schema(schema).build(batches).map(move |data| {
+    // The pieces are small already.
+    let builder = FlightDataEncoderBuilder::new().with_max_flight_data_size(usize::MAX).with_options(options);
+    builder.with_schema(schema).build(batches).map(move |data| {
         data.inspect(|data| bytes.increment((data.data_header.len() + data.data_body.len()) as u64))
             .map_err(Status::from)
     })
+}
+
+/// How a session wants its results compressed.
+pub(super) fn compression(name: &str) -> Result<IpcWriteOptions> {
+    let kind = match name {
+        "lz4" => Some(CompressionType::LZ4_FRAME),
+        "zstd" => Some(CompressionType::ZSTD),
+        _ => None,
+    };
+    IpcWriteOptions::default().try_with_compression(kind).map_err(Error::from)
 }
 
 /// One batch as a stream of its own.
@@ -89,6 +110,8 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, StringArray, StringViewArray};
     use arrow::datatypes::Field;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use futures::TryStreamExt;
 
     #[test]
     fn views_and_dictionaries_become_plain() {
@@ -113,5 +136,20 @@ mod tests {
         let wire = to_wire(&batch, &wire_schema(&batch.schema())).unwrap();
         let strings = wire.column(0).as_any().downcast_ref::<StringArray>().unwrap();
         assert_eq!(strings, &StringArray::from(vec![Some("a string that is not inlined"), None]));
+    }
+
+    #[tokio::test]
+    async fn a_session_may_ask_for_compression() {
+        let words: ArrayRef = Arc::new(StringArray::from(vec!["the same words"; 8_000]));
+        let batch = RecordBatch::try_from_iter([("v", words)]).unwrap();
+        let mut sizes = Vec::new();
+        for name in ["none", "lz4", "zstd"] {
+            let one = futures::stream::iter([Ok(batch.clone())]);
+            let stream = RecordBatchStreamAdapter::new(batch.schema(), one);
+            let data = encode(Box::pin(stream), &batch.schema(), compression(name).unwrap());
+            let data: Vec<FlightData> = data.try_collect().await.unwrap();
+            sizes.push(data.iter().map(|data| data.data_body.len()).sum::<usize>());
+        }
+        assert!(sizes[1] * 10 < sizes[0] && sizes[2] * 10 < sizes[0], "{sizes:?}");
     }
 }

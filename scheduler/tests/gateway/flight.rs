@@ -45,7 +45,7 @@ pub(crate) fn ours(error: FlightError) -> (tonic::Code, Error) {
     (status.code(), error)
 }
 
-fn strings(batch: &RecordBatch, column: &str) -> Vec<String> {
+pub(crate) fn strings(batch: &RecordBatch, column: &str) -> Vec<String> {
     let array = batch.column_by_name(column).unwrap().as_any().downcast_ref::<StringArray>().unwrap().clone();
     array.iter().map(|value| value.unwrap_or_default().to_owned()).collect()
 }
@@ -172,7 +172,7 @@ async fn drivers_learn_about_the_server() {
         client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerReadOnly]).await;
     assert_eq!(fetch(&mut client, info.unwrap()).await.unwrap()[0].num_rows(), 2);
     let info = client.get_xdbc_type_info(CommandGetXdbcTypeInfo { data_type: None }).await.unwrap();
-    assert_eq!(fetch(&mut client, info).await.unwrap()[0].num_rows(), 14);
+    assert_eq!(fetch(&mut client, info).await.unwrap()[0].num_rows(), 19);
 
     let keys = CommandGetPrimaryKeys { catalog: None, db_schema: None, table: "orders".to_owned() };
     let info = client.get_primary_keys(keys).await.unwrap();

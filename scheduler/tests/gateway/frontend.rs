@@ -3,19 +3,22 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use dashmap::DashMap;
+use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::datasource::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::{EngineKind, Progress, from_datafusion, to_datafusion};
 use tidemill_scheduler::frontend::api::{
-    Answer, AnswerKind, Description, Frontend, SchemaInfo, SessionId, TableFilter, TableInfo,
+    Answer, AnswerKind, Description, Frontend, Ingest, IngestInto, SchemaInfo, SessionId, TableFilter,
+    TableInfo,
 };
 use tidemill_scheduler::frontend::params::{bind, parameters};
 use tidemill_scheduler::frontend::substrait::{Request, read};
@@ -122,6 +125,41 @@ impl Frontend for PlainFrontend {
             plan = bind(plan, &params)?;
         }
         self.start(session, plan).await
+    }
+
+    async fn ingest(&self, session: &SessionId, ingest: Ingest) -> Result<Answer> {
+        let rows: Vec<RecordBatch> = ingest.rows.try_collect().await.map_err(from_datafusion)?;
+        let context = self.context(session)?;
+        let there = context.table_exist(ingest.table.as_str()).map_err(from_datafusion)?;
+        if there && ingest.into == IngestInto::NewTable {
+            return Err(Error::new(Code::AlreadyExists, format!("there is a table `{}`", ingest.table)));
+        }
+        let frame = context.read_batches(rows).map_err(from_datafusion)?;
+        if !there {
+            let empty = MemTable::try_new(Arc::clone(frame.schema().inner()), vec![vec![]]);
+            let empty = Arc::new(empty.map_err(from_datafusion)?);
+            context.register_table(ingest.table.as_str(), empty).map_err(from_datafusion)?;
+        }
+        let counts = frame.write_table(&ingest.table, DataFrameWriteOptions::new()).await;
+        let counts = counts.map_err(from_datafusion)?;
+        let schema = counts[0].schema();
+        let counts = stream::iter(counts.into_iter().map(Ok));
+        Ok(Answer {
+            kind: AnswerKind::Count,
+            schema: Arc::clone(&schema),
+            stream: Box::pin(RecordBatchStreamAdapter::new(schema, counts)),
+            job: JobId::new("ingest"),
+            progress: Arc::new(Progress::default),
+            engine: Some(EngineKind::InProcess),
+            reason: String::new(),
+        })
+    }
+
+    async fn variable(&self, _: &SessionId, name: &str) -> Result<String> {
+        match name {
+            "result_compression" => Ok("none".to_owned()),
+            _ => Err(Error::new(Code::BadOption, format!("no variable `{name}`"))),
+        }
     }
 
     async fn describe(&self, session: &SessionId, sql: &str) -> Result<Description> {

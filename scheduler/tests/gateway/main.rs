@@ -6,6 +6,10 @@ mod adbc;
 mod flight;
 mod frontend;
 mod http;
+mod ingest;
+mod long;
+mod security;
+mod session;
 mod substrait;
 
 use adbc::smoke;
@@ -13,7 +17,7 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use frontend::PlainFrontend;
 use std::sync::Arc;
 use tidemill_core::config::Auth;
-use tidemill_scheduler::gateway::{Credentials, serve_flight};
+use tidemill_scheduler::gateway::{Credentials, FlightTls, serve_flight};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
@@ -32,18 +36,22 @@ impl Drop for Served {
 }
 
 fn secret() -> Credentials {
-    let auth = Auth { user: Some("ann".to_owned()), password: Some("secret".to_owned()) };
+    let auth = Auth { user: Some("ann".to_owned()), password: Some("secret".to_owned()), ..Auth::default() };
     Credentials::new(&auth).unwrap()
 }
 
 impl Served {
     async fn start(credentials: Credentials) -> Self {
+        Self::start_with(credentials, None).await
+    }
+
+    async fn start_with(credentials: Credentials, tls: Option<FlightTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let frontend = Arc::new(PlainFrontend::default());
         let shared = Arc::clone(&frontend);
         let task = tokio::spawn(async move {
-            serve_flight(listener, shared, credentials, std::future::pending()).await.unwrap();
+            serve_flight(listener, shared, credentials, tls, std::future::pending()).await.unwrap();
         });
         Self { frontend, url, task }
     }

@@ -116,11 +116,18 @@ async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Resp
     }
 }
 
-/// Over HTTP only basic credentials count: tokens belong to Flight SQL sessions.
+/// Tokens of the configuration count here; those of handshakes belong to Flight SQL sessions.
 fn admit(credentials: &Credentials, header: Option<&str>) -> Result<String> {
     match parse(header)? {
         Authorization::Basic { user, password } => credentials.check(&user, &password).map(|()| user),
-        _ if credentials.required() => Err(unauthenticated("user and password are missing")),
+        Authorization::Bearer(token) => match credentials.user_of_token(token)? {
+            Some(user) => Ok(user),
+            None if credentials.required() => Err(unauthenticated("the bearer token is not known here")),
+            None => Ok(ANONYMOUS.to_owned()),
+        },
+        Authorization::Missing if credentials.required() => {
+            Err(unauthenticated("user and password, or a bearer token, are missing"))
+        }
         _ => Ok(ANONYMOUS.to_owned()),
     }
 }
