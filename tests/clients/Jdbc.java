@@ -115,8 +115,8 @@ public class Jdbc {
         });
         cell("a type of each kind", () -> {
             String sql = "SELECT true, 1, 2.5, CAST('3.25' AS DECIMAL(10, 2)), 'text', DATE '2026-02-28',"
-                + " TIMESTAMP '2026-02-28 12:30:00', TIME '12:30:00', X'00ff', make_array(1, 2), NULL,"
-                + " TIMESTAMP '2026-02-28T12:30:00Z', named_struct('a', 1)";
+                + " arrow_cast('2026-02-28T12:30:00', 'Timestamp(Microsecond, None)'), TIME '12:30:00', X'00ff',"
+                + " make_array(1, 2), NULL, named_struct('a', 1), map([1], [2]), INTERVAL '1 day'";
             try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
                 rows.next();
                 for (int n = 1; n <= rows.getMetaData().getColumnCount(); n++) {
@@ -125,6 +125,21 @@ public class Jdbc {
                 }
                 expect(rows.getBigDecimal(4), new BigDecimal("3.25"));
                 expect(rows.getDate(6), Date.valueOf("2026-02-28"));
+            }
+        });
+        cell("TIMESTAMP WITH TIME ZONE by getTimestamp and getString", () -> {
+            String sql = "SELECT TIMESTAMP '2026-02-28T12:30:00Z'";
+            try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+                rows.next();
+                expect(rows.getTimestamp(1).toInstant().toString(), "2026-02-28T12:30:00Z");
+                expect(rows.getString(1).isEmpty(), false);
+            }
+        });
+        cell("TIMESTAMP WITH TIME ZONE by getObject", () -> {
+            String sql = "SELECT TIMESTAMP '2026-02-28T12:30:00Z'";
+            try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+                rows.next();
+                rows.getObject(1);
             }
         });
         cell("maximum of rows (DBeaver's page)", () -> {

@@ -18,7 +18,7 @@ VALUES = {
     "VARCHAR": "größe 🦀",
     "BYTEA": b"\x00\xff",
     "DATE": datetime.date(2026, 2, 28),
-    "TIMESTAMP": datetime.datetime(2026, 2, 28, 12, 30, 1, 5),
+    "TIMESTAMP": datetime.datetime(2026, 2, 28, 12, 30, 1, 5, tzinfo=ZONE),
     "DECIMAL(20, 4)": decimal.Decimal("123456789.0001"),
 }
 

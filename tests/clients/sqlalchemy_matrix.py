@@ -4,11 +4,15 @@ Superset's calls, from its models and engine specifications: a ping, the names o
 columns of a table, a sample, a time grain in GROUP BY, and a query inside of another one with a limit.
 """
 
+import contextlib
 import sys
 
 import sqlalchemy
 from cells import cell, expect
 from sqlalchemy import text
+
+with contextlib.suppress(ImportError):
+    import flightsql.sqlalchemy  # noqa: F401, this dialect registers itself only when it is imported
 
 URL = sys.argv[1]
 TABLE = "alchemy_t"

@@ -57,6 +57,27 @@ pub fn parameters(plan: &LogicalPlan) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// Gives parameters that stand alone in the `VALUES` of an INSERT the types of the columns that they go to. JDBC
+/// asks for the types before it binds, and takes an unknown one for NULL.
+pub fn type_values(plan: LogicalPlan, targets: &[DataType]) -> Result<LogicalPlan> {
+    let LogicalPlan::Values(mut values) = plan else { return Ok(plan) };
+    let mut found = false;
+    for row in &mut values.values {
+        for (expr, target) in row.iter_mut().zip(targets) {
+            if let Expr::Placeholder(parameter) = expr
+                && parameter.field.is_none()
+            {
+                parameter.field = Some(Arc::new(Field::new(&parameter.id, target.clone(), true)));
+                found = true;
+            }
+        }
+    }
+    if !found {
+        return Ok(LogicalPlan::Values(values));
+    }
+    LogicalPlanBuilder::values(values.values).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
+}
+
 /// The plan with every row of `params` in the place of its parameters. Columns are taken by position and cast
 /// to the types that planning found.
 pub fn bind(plan: LogicalPlan, params: &RecordBatch) -> Result<LogicalPlan> {
@@ -226,6 +247,18 @@ mod tests {
         let text = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
         assert_eq!(text.lines().nth(3), Some("| 1 | one |"));
         assert_eq!(text.lines().nth(4), Some("| 2 |     |"));
+    }
+
+    #[tokio::test]
+    async fn parameters_of_values_take_the_types_of_their_columns() {
+        let context = SessionContext::new();
+        let values = plan(&context, "VALUES ($1, $2), (7, $3)").await;
+        let typed = type_values(values, &[DataType::Int64, DataType::Utf8]).unwrap();
+        let types: Vec<_> =
+            parameters(&typed).unwrap().fields().iter().map(|f| f.data_type().clone()).collect();
+        assert_eq!(types, [DataType::Int64, DataType::Utf8, DataType::Utf8]);
+        let query = plan(&context, "SELECT $1").await;
+        assert_eq!(type_values(query.clone(), &[DataType::Int64]).unwrap(), query);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use super::params;
 use super::query::Runner;
 use super::session::{Session, Sessions};
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, TableProvider};
 use datafusion::execution::SessionState;
@@ -146,7 +146,16 @@ impl SqlFrontend {
     async fn plan_insert(&self, session: &Session, insert: &Insert) -> Result<LogicalPlan> {
         let (_, schema) = self.definer.insert_target(&insert.table).await?;
         let plan = plan_query(&session.state, insert.query.clone()).await?;
-        insert.align(plan, &schema)
+        let types: Vec<DataType> = match insert.columns.as_slice() {
+            [] => schema.fields().iter().map(|field| field.data_type().clone()).collect(),
+            // A name that is not known is told by `align`.
+            names => names
+                .iter()
+                .map_while(|name| schema.field_with_name(name).ok())
+                .map(|field| field.data_type().clone())
+                .collect(),
+        };
+        insert.align(params::type_values(plan, &types)?, &schema)
     }
 
     async fn plan_text(&self, session: &Session, sql: &str) -> Result<LogicalPlan> {

@@ -37,7 +37,8 @@ pub(super) async fn create(
         AnswerKind::Rows => encode_schema(&wire_schema(&description.schema))?,
         AnswerKind::Count | AnswerKind::Nothing => Bytes::new(),
     };
-    let parameter_schema = encode_schema(&description.parameters)?;
+    // Drivers know view types no better as parameters than as results.
+    let parameter_schema = encode_schema(&wire_schema(&description.parameters))?;
     Ok(ActionCreatePreparedStatementResult {
         prepared_statement_handle: handle.into(),
         dataset_schema,
