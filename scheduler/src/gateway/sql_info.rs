@@ -189,7 +189,8 @@ fn limits(info: &mut SqlInfoDataBuilder) {
 
 fn transactions(info: &mut SqlInfoDataBuilder) {
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    info.append(SqlInfo::SqlDefaultTransactionIsolation, none);
+    // The specification says int32; the JDBC driver and Arrow's own servers have int64 here.
+    info.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
     info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits([none]));
     for no in [
         SqlInfo::SqlTransactionsSupported,
