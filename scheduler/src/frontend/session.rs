@@ -34,6 +34,18 @@ pub(super) struct Session {
 }
 
 impl Session {
+    pub(super) fn new(user: &str, state: SessionState, default_timeout: Option<Duration>) -> Self {
+        Self {
+            user: user.to_owned(),
+            schema: DEFAULT_SCHEMA.to_owned(),
+            engine: EngineChoice::Auto,
+            limits: JobLimits { timeout: default_timeout, ..JobLimits::default() },
+            default_timeout,
+            result_compression: COMPRESSIONS[0],
+            state,
+        }
+    }
+
     /// Sets a variable, or puts its default back.
     pub(super) fn set(&mut self, name: &str, value: Option<&str>, fresh: &SessionState) -> Result<()> {
         match (name.to_lowercase().as_str(), value) {
@@ -130,16 +142,7 @@ impl Sessions {
 
     pub(super) fn open(&self, user: &str, state: SessionState) -> SessionId {
         let id = SessionId::new(Uuid::new_v4().to_string());
-        let session = Session {
-            user: user.to_owned(),
-            schema: DEFAULT_SCHEMA.to_owned(),
-            engine: EngineChoice::Auto,
-            limits: JobLimits { timeout: self.default_timeout, ..JobLimits::default() },
-            default_timeout: self.default_timeout,
-            result_compression: COMPRESSIONS[0],
-            state,
-        };
-        self.open.insert(id.clone(), session);
+        self.open.insert(id.clone(), Session::new(user, state, self.default_timeout));
         id
     }
 

@@ -3,7 +3,6 @@ use crate::admission::{Background, Gate, Limits, Priority};
 use crate::engines::Engines;
 use crate::frontend::api::Answer;
 use crate::frontend::jobs::{JobStatus, JobView, Jobs};
-use crate::frontend::limits::JobLimits;
 use async_trait::async_trait;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
@@ -51,13 +50,7 @@ fn local() -> House {
 
 impl House {
     fn session(&self, user: &str) -> Session {
-        Session {
-            user: user.to_owned(),
-            schema: "default".to_owned(),
-            engine: EngineChoice::Auto,
-            limits: JobLimits::default(),
-            state: self.context.state(),
-        }
+        Session::new(user, self.context.state(), None)
     }
 
     async fn query(&self, session: &Session, sql: &str) -> Answer {
