@@ -75,8 +75,13 @@ public class Jdbc {
             }
         });
         cell("URL parameter: catalog", () -> {
-            try (Connection other = connect(address, "&catalog=tidemill")) {
-                expect(one(other, "SELECT 1", 1), "1");
+            Connection other = connect(address, "&catalog=tidemill");
+            expect(one(other, "SELECT 1", 1), "1");
+            try {
+                other.close();
+            } catch (SQLException error) {
+                // With a catalog, 18.3 closes its channel and then wants to close the session over it.
+                expect(error.getMessage(), "Channel shutdown invoked");
             }
         });
     }

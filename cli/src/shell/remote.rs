@@ -72,9 +72,14 @@ impl Remote {
             Some(Login::Token(token)) => client.set_header("authorization", format!("Bearer {token}")),
             None => {}
         }
-        let remote = Self { server: url, client };
-        remote.ask_progress(&JobId::new("none")).await?;
-        Ok(remote)
+        let remote = Self { server: url.clone(), client };
+        match remote.ask_progress(&JobId::new("none")).await {
+            Ok(_) => Ok(remote),
+            Err(error) if error.code == Code::ExternalFailure && url.starts_with("http://") => {
+                Err(error.hint("does the server speak TLS? Then its address begins with grpc+tls://"))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn ask_progress(&self, job: &JobId) -> Result<Option<Progress>> {
