@@ -27,8 +27,8 @@ pub(super) struct Session {
     pub(super) engine: EngineChoice,
     pub(super) limits: JobLimits,
     /// The server's statement_timeout, which RESET puts back.
-    default_timeout: Option<Duration>,
-    result_compression: &'static str,
+    pub(super) default_timeout: Option<Duration>,
+    pub(super) result_compression: &'static str,
     /// A session of DataFusion's, with this client's options.
     pub(super) state: SessionState,
 }
