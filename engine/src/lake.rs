@@ -1,11 +1,12 @@
 //! The table format of the lake, as the engine sees it: opened for reading as a `TableProvider`, created with
-//! a schema. Writing goes through [`tidemill_core::Sink`].
+//! a schema. Appending goes through [`tidemill_core::Sink`], every other change through [`LakeSnapshot`].
 
+use crate::LakeSnapshot;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use std::sync::Arc;
-use tidemill_core::Result;
+use tidemill_core::{Code, Error, Result};
 use url::Url;
 
 /// How a table is created.
@@ -21,6 +22,12 @@ pub struct TableOptions {
 pub trait LakeFormat: Send + Sync + std::fmt::Debug {
     /// The newest snapshot. Its `scan` gives plans of plain file scans, which every engine can send.
     async fn open(&self, location: &Url) -> Result<Arc<dyn TableProvider>>;
+
+    /// The newest snapshot, to be changed.
+    async fn snapshot(&self, location: &Url) -> Result<Arc<dyn LakeSnapshot>> {
+        Err(Error::new(Code::Unsupported, format!("the table format at {location} cannot be changed"))
+            .hint("INSERT appends to it"))
+    }
 
     async fn exists(&self, location: &Url) -> Result<bool>;
 

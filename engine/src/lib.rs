@@ -3,6 +3,7 @@
 //!
 //! What it is not: it knows no SQL text, no schedule and no connector by name.
 
+mod change;
 pub mod codec;
 pub mod decode;
 mod engine;
@@ -19,6 +20,7 @@ mod services;
 pub mod session;
 pub mod wire_error;
 
+pub use change::{Alter, Change, LakeFile, LakeSnapshot, Reads};
 pub use engine::{Engine, EngineKind, Execution, JobKind, JobSpec, Progress};
 pub use error::{from_datafusion, to_datafusion};
 pub use guard::guard;

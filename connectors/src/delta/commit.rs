@@ -38,12 +38,7 @@ pub(super) async fn commit(table: &Arc<Table>, job: &str, run: u64, written: &[W
         .map(|written| Ok(serde_json::from_value(written.descriptor.clone())?))
         .collect::<Result<Vec<Added>>>()?;
     let version = i64::try_from(run).map_err(|_| Error::internal(format!("run {run} is too large")))?;
-    let mut waits = ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_secs(1))
-        .with_max_times(TRIES)
-        .build();
+    let mut waits = waits();
     loop {
         let error = match attempt(table, job, version, &added).await {
             Ok(commit) => return Ok(commit),
@@ -95,13 +90,28 @@ async fn attempt(table: &Arc<Table>, job: &str, run: i64, added: &[Added]) -> Re
         .build(Some(snapshot), table.log_store.clone(), operation)
         .await
         .map_err(|error| from_delta(error, &table.url))?;
-    table.remember(loaded.after(done.snapshot, job, run));
-    if done.version.is_multiple_of(CHECKPOINT_EVERY) {
+    landed(table, loaded.after(done.snapshot, job, run), done.version);
+    Ok(Commit::Committed { version: done.version })
+}
+
+/// How long to wait before each further try.
+pub(super) fn waits() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(TRIES)
+        .build()
+}
+
+/// Keeps what a commit of ours left.
+pub(super) fn landed(table: &Arc<Table>, loaded: Loaded, version: u64) {
+    table.remember(loaded);
+    if version.is_multiple_of(CHECKPOINT_EVERY) {
         // A snapshot that grew by updates gets slower with each; the next one begins at the checkpoint.
         table.forget();
-        checkpoint(table.clone(), done.version);
+        checkpoint(table.clone(), version);
     }
-    Ok(Commit::Committed { version: done.version })
 }
 
 fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {

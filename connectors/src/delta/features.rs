@@ -1,8 +1,10 @@
 //! What a table may demand of its readers and writers. Anything else is refused by name: a feature that is
 //! overlooked gives wrong rows.
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Field, Schema};
 use deltalake_core::kernel::EagerSnapshot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 
 /// Features without any effect on how the data files of an appending writer or a reader look, and those that
@@ -40,6 +42,8 @@ const REFUSED_FIELDS: &[(&str, &str)] = &[
     ("delta.identity.", "an identity column"),
 ];
 
+pub(super) const GENERATED: &str = "delta.generationExpression";
+
 const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
 
 /// Fails with `Code::Unsupported` where a plain scan of the data files would give wrong rows. Deletion
@@ -68,6 +72,17 @@ pub(super) fn demand_writable(snapshot: &EagerSnapshot, schema: &Schema) -> Resu
         }
     }
     Ok(())
+}
+
+/// Columns that are computed from others, with their expressions as SQL text.
+pub(super) fn generated_columns(schema: &Schema) -> BTreeMap<String, String> {
+    let generated = |field: &Arc<Field>| {
+        let expression = field.metadata().get(GENERATED)?;
+        // Some writers keep the text as a JSON string.
+        let text = serde_json::from_str::<String>(expression).unwrap_or_else(|_| expression.clone());
+        Some((field.name().clone(), text))
+    };
+    schema.fields().iter().filter_map(generated).collect()
 }
 
 /// The same for a table that is to be created.

@@ -7,9 +7,11 @@
 use super::error::{from_delta, from_df};
 use super::features::unsupported;
 use super::table::{Loaded, Table};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array};
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array,
+};
+use arrow::compute::{cast, concat_batches, take};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, Result as DfResult, ScalarValue, Statistics};
@@ -104,6 +106,61 @@ impl FileList {
         }
         Ok(Self { files, partitions, rows, columns })
     }
+}
+
+impl FileList {
+    /// Some of the files, with their numbers as one more partition value if it has a name.
+    pub(super) fn select(&self, numbers: &[usize], number_column: Option<&str>) -> Result<Self> {
+        let rows = UInt64Array::from_iter_values(numbers.iter().map(|number| *number as u64));
+        let mut files = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let file = self.files.get(*number).ok_or_else(|| Error::internal("a file that is not there"))?;
+            let mut file = file.clone();
+            if number_column.is_some() {
+                let value = ScalarValue::Int64(Some(*number as i64));
+                file.statistics = file.statistics.map(|known| Arc::new(with_constant(&known, &value)));
+                file.partition_values.push(value);
+            }
+            files.push(file);
+        }
+        let pick = |values: &ArrayRef| -> Result<ArrayRef> { Ok(take(values, &rows, None)?) };
+        let mut fields: Vec<Arc<Field>> = self.partitions.schema().fields().iter().cloned().collect();
+        let mut values = self.partitions.columns().iter().map(pick).collect::<Result<Vec<_>>>()?;
+        if let Some(name) = number_column {
+            fields.push(Arc::new(Field::new(name, DataType::Int64, false)));
+            values.push(Arc::new(Int64Array::from_iter_values(numbers.iter().map(|number| *number as i64))));
+        }
+        let count = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
+        let partitions = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values, &count)?;
+        let mut columns = BTreeMap::new();
+        for (name, bounds) in &self.columns {
+            let nulls = match &bounds.nulls {
+                Some(nulls) => Some(take(nulls, &rows, None)?.as_primitive().clone()),
+                None => None,
+            };
+            let picked = Bounds {
+                min: bounds.min.as_ref().map(pick).transpose()?,
+                max: bounds.max.as_ref().map(pick).transpose()?,
+                nulls,
+                exact: bounds.exact,
+            };
+            columns.insert(name.clone(), picked);
+        }
+        let rows = take(&self.rows, &rows, None)?.as_primitive().clone();
+        Ok(Self { files, partitions, rows, columns })
+    }
+}
+
+/// Statistics with one more column, which has the same value in all rows.
+fn with_constant(known: &Statistics, value: &ScalarValue) -> Statistics {
+    let mut column = ColumnStatistics::new_unknown();
+    column.distinct_count = Precision::Exact(1);
+    column.null_count = Precision::Exact(0);
+    column.min_value = Precision::Exact(value.clone());
+    column.max_value = Precision::Exact(value.clone());
+    let mut statistics = known.clone();
+    statistics.column_statistics.push(column);
+    statistics
 }
 
 impl Bounds {

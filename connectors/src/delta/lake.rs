@@ -1,6 +1,7 @@
 //! Delta as the lake's table format: opening and creating tables.
 
 use super::error::from_delta;
+use super::snapshot::DeltaSnapshot;
 use super::table::Table;
 use super::{features, schema};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -16,7 +17,7 @@ use object_store::path::Path;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, TableOptions};
+use tidemill_engine::{LakeFormat, LakeSnapshot, TableOptions};
 use url::Url;
 
 /// Tables in Delta's format, wherever the configuration reaches.
@@ -36,6 +37,12 @@ impl LakeFormat for DeltaLake {
     async fn open(&self, location: &Url) -> Result<Arc<dyn TableProvider>> {
         let table = Table::at(location, &self.config)?;
         Ok(table.demand().await?.provider(&table)?)
+    }
+
+    async fn snapshot(&self, location: &Url) -> Result<Arc<dyn LakeSnapshot>> {
+        let table = Table::at(location, &self.config)?;
+        let loaded = table.demand().await?;
+        Ok(Arc::new(DeltaSnapshot::new(table, loaded)))
     }
 
     async fn exists(&self, location: &Url) -> Result<bool> {
@@ -98,7 +105,7 @@ pub(super) async fn create(table: &Table, schema: &Schema, options: &TableOption
     }
 }
 
-fn check_partitioning(schema: &Schema, partition_by: &[String]) -> Result<()> {
+pub(super) fn check_partitioning(schema: &Schema, partition_by: &[String]) -> Result<()> {
     for name in partition_by {
         let Ok(field) = schema.field_with_name(name) else {
             let columns = schema.fields().iter().map(|field| field.name().as_str());

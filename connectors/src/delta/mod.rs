@@ -5,6 +5,8 @@
 //! write   task ─▶ TaskWriter ─▶ Parquet files ─▶ one descriptor a file ─┐
 //! commit  driver ◀──────────────── all descriptors ◀────────────────────┘
 //!            └─▶ one log entry: files + txn(job, run), put if absent
+//! change  snapshot ─▶ some files as a table ─▶ rewritten by tasks ─▶ Transaction: removes + adds, if nobody
+//!                                                                    committed what contradicts it
 //! ```
 //! Log entries are written by conditional put, which S3 and the local file system both have; there is no other
 //! lock. Stores come from [`tidemill_engine::object_stores`], so the log is read and written with the same
@@ -12,7 +14,9 @@
 //!
 //! What a table needs and we cannot do is refused by name, see `features`.
 
+mod alter;
 mod commit;
+mod conflict;
 mod error;
 mod features;
 mod files;
@@ -20,9 +24,11 @@ mod lake;
 mod provider;
 mod schema;
 mod sink;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod writer;
 
 pub use lake::DeltaLake;

@@ -9,11 +9,12 @@
 use super::files::FileList;
 use super::table::{Loaded, Table};
 use arrow::array::{AsArray, BooleanArray};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Result as DfResult, Statistics, project_schema};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, Result as DfResult, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::{ParquetFormat, transform_schema_to_view};
@@ -21,6 +22,7 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
@@ -68,12 +70,46 @@ impl DeltaProvider {
     }
 
     /// Whether a filter can be decided by the partition values alone.
-    fn is_on_partitions(&self, filter: &Expr) -> bool {
+    pub(super) fn is_on_partitions(&self, filter: &Expr) -> bool {
         let columns = filter.column_refs();
         let partitions = self.files.partitions.schema();
         !columns.is_empty()
             && !filter.is_volatile()
             && columns.iter().all(|column| partitions.column_with_name(&column.name).is_some())
+    }
+
+    /// Which files may hold rows that pass all filters, as they stand in a statement.
+    pub(super) fn matching(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<bool>> {
+        let plain = unnormalize_cols(filters.iter().filter(|filter| is_decidable(filter)).cloned());
+        self.prune(state, &plain).map_err(from_datafusion)
+    }
+
+    /// The partition values of a file.
+    pub(super) fn partition(&self, number: usize) -> DfResult<Vec<ScalarValue>> {
+        let columns = self.files.partitions.columns().iter();
+        columns.map(|values| ScalarValue::try_from_array(values, number)).collect()
+    }
+
+    /// The table made of some files, `None` for all, with the files' numbers as one more column at its end.
+    pub(super) fn select(&self, files: Option<&[usize]>, number_column: Option<&str>) -> Result<Self> {
+        let all: Vec<usize> = (0..self.files.files.len()).collect();
+        let numbers = files.unwrap_or(&all);
+        let files = self.files.select(numbers, number_column)?;
+        let mut fields: Vec<Arc<Field>> = self.schema.fields().iter().cloned().collect();
+        let mut partition_fields: Vec<Arc<Field>> = self.scan_schema.table_partition_cols().to_vec();
+        let mut places = self.places.clone();
+        if let Some(name) = number_column {
+            let field = Arc::new(Field::new(name, DataType::Int64, false));
+            places.push(fields.len());
+            fields.push(field.clone());
+            partition_fields.push(field);
+        }
+        let scan_schema = TableSchemaBuilder::new(self.scan_schema.file_schema().clone())
+            .with_table_partition_cols(partition_fields)
+            .build();
+        let statistics = merge(&files.files, scan_schema.table_schema()).map_err(from_datafusion)?;
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Self { schema, scan_schema, places, files, store: self.store.clone(), statistics })
     }
 
     /// Which files may hold rows that pass all filters.
@@ -193,6 +229,22 @@ impl TableProvider for DeltaProvider {
             .build();
         format.create_physical_plan(state, scan).await
     }
+}
+
+/// Whether a filter says something about a row by itself.
+fn is_decidable(filter: &Expr) -> bool {
+    let open = filter.exists(|part| {
+        Ok(matches!(
+            part,
+            Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::SetComparison(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::Placeholder(_)
+        ))
+    });
+    !filter.is_volatile() && !open.unwrap_or(true)
 }
 
 /// The table's columns as DataFusion reads Parquet: text and bytes as views. Delta's marks in the metadata of

@@ -178,7 +178,7 @@ impl Table {
 }
 
 impl Loaded {
-    fn new(state: DeltaTableState) -> Self {
+    pub(super) fn new(state: DeltaTableState) -> Self {
         Self { state, commit: OnceLock::new(), transactions: Mutex::default(), provider: OnceLock::new() }
     }
 
@@ -189,6 +189,12 @@ impl Loaded {
         transactions.insert(job.to_owned(), Some(run));
         *next.transactions.lock() = transactions;
         next
+    }
+
+    /// Paths of all files as the log has them, in the order of the provider's list of files.
+    pub(super) fn paths(&self, table: &Table) -> Result<Vec<String>> {
+        let views = self.snapshot().try_log_data().map_err(|error| from_delta(error, &table.url))?;
+        Ok(views.iter().map(|view| view.path().into_owned()).collect())
     }
 
     /// Whether `meta` is the commit file that made this snapshot.

@@ -1,5 +1,7 @@
 //! A table from end to end: written by several committers, read by the engine and by delta-rs.
 
+mod changes;
+
 use super::sink::DeltaSink;
 use super::table::Table;
 use super::{DeltaLake, sink};

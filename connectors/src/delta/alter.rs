@@ -1,0 +1,254 @@
+//! Changes of a table's definition, as the log's `metaData` and `protocol` actions.
+//!
+//! Both are changed as the JSON that the log has, so that what we do not know of them stays as it is.
+
+use super::features;
+use super::lake::check_partitioning;
+use super::schema;
+use arrow::datatypes::Schema;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::{Action, EagerSnapshot, StructType};
+use serde_json::{Value, json};
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::{Alter, Change, TableOptions};
+
+const CONSTRAINT: &str = "delta.constraints.";
+
+/// Properties of Delta that ask nothing of a writer that we do not do anyway.
+const SETTABLE: &[&str] = &[
+    "delta.appendOnly",
+    "delta.autoOptimize.autoCompact",
+    "delta.autoOptimize.optimizeWrite",
+    "delta.checkpointInterval",
+    "delta.checkpoint.writeStatsAsJson",
+    "delta.checkpoint.writeStatsAsStruct",
+    "delta.checkpointRetentionDuration",
+    "delta.compatibility.symlinkFormatManifest.enabled",
+    "delta.dataSkippingNumIndexedCols",
+    "delta.dataSkippingStatsColumns",
+    "delta.deletedFileRetentionDuration",
+    "delta.enableChangeDataFeed",
+    "delta.enableExpiredLogCleanup",
+    "delta.isolationLevel",
+    "delta.logRetentionDuration",
+    "delta.randomizeFilePrefixes",
+    "delta.targetFileSize",
+    "delta.tuneFileSizesForRewrites",
+];
+
+/// The actions of the change's alterations; none where it has none.
+pub(super) fn actions(snapshot: &EagerSnapshot, change: &Change) -> Result<Vec<Action>> {
+    if change.alter.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut definition = Definition {
+        metadata: serde_json::to_value(snapshot.metadata())?,
+        protocol: serde_json::to_value(snapshot.protocol())?,
+    };
+    let before = definition.protocol.clone();
+    for alter in &change.alter {
+        definition.apply(alter)?;
+    }
+    let mut actions = vec![Action::Metadata(serde_json::from_value(definition.metadata)?)];
+    if definition.protocol != before {
+        actions.push(Action::Protocol(serde_json::from_value(definition.protocol)?));
+    }
+    Ok(actions)
+}
+
+/// What a table is, in the log's words.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub(super) metadata: Value,
+    pub(super) protocol: Value,
+}
+
+impl Definition {
+    fn apply(&mut self, alter: &Alter) -> Result<()> {
+        match alter {
+            Alter::AddColumns(columns) => self.add_columns(columns),
+            Alter::SetProperties(properties) => {
+                for (key, value) in properties {
+                    check_property(key, value)?;
+                    if key == "delta.enableChangeDataFeed" && value == "true" {
+                        self.demand("changeDataFeed", 4);
+                    }
+                    self.configuration().insert(key.clone(), json!(value));
+                }
+                Ok(())
+            }
+            Alter::UnsetProperties { keys, if_exists } => {
+                for key in keys {
+                    if key.starts_with(CONSTRAINT) {
+                        return Err(Error::new(Code::Unsupported, format!("`{key}` is a constraint"))
+                            .hint("ALTER TABLE … DROP CONSTRAINT"));
+                    }
+                    if self.configuration().remove(key).is_none() && !if_exists {
+                        return Err(Error::new(Code::BadOption, format!("the property `{key}` is not set"))
+                            .hint("UNSET TBLPROPERTIES IF EXISTS (…)"));
+                    }
+                }
+                Ok(())
+            }
+            Alter::SetComment(comment) => {
+                match comment {
+                    Some(comment) => self.metadata["description"] = json!(comment),
+                    None => self.metadata["description"] = Value::Null,
+                }
+                Ok(())
+            }
+            Alter::AddConstraint { name, expression } => {
+                let key = format!("{CONSTRAINT}{}", name.to_lowercase());
+                if self.configuration().contains_key(&key) {
+                    return Err(Error::new(Code::AlreadyExists, format!("there is a constraint `{name}`"))
+                        .hint("DROP CONSTRAINT it first, or choose another name"));
+                }
+                self.demand("checkConstraints", 3);
+                self.configuration().insert(key, json!(expression));
+                Ok(())
+            }
+            Alter::DropConstraint { name, if_exists } => {
+                let key = format!("{CONSTRAINT}{}", name.to_lowercase());
+                if self.configuration().remove(&key).is_none() && !if_exists {
+                    let known: Vec<String> = self
+                        .configuration()
+                        .keys()
+                        .filter_map(|key| key.strip_prefix(CONSTRAINT))
+                        .map(str::to_owned)
+                        .collect();
+                    return Err(Error::new(Code::UnknownObject, format!("no constraint `{name}`"))
+                        .suggest(name, known.iter().map(String::as_str)));
+                }
+                Ok(())
+            }
+            Alter::SetNullable { column, nullable } => {
+                let mut schema = self.schema()?;
+                let fields = schema["fields"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+                let Some(field) = fields.iter_mut().find(|field| field["name"] == json!(column)) else {
+                    return Err(Error::new(Code::UnknownColumn, format!("no column `{column}`")));
+                };
+                field["nullable"] = json!(nullable);
+                self.set_schema(&schema)
+            }
+            Alter::Replace { schema, options } => self.replace(schema, options),
+        }
+    }
+
+    fn add_columns(&mut self, columns: &Schema) -> Result<()> {
+        let mut schema = self.schema()?;
+        let added = kernel_fields(columns)?;
+        let Some(fields) = schema["fields"].as_array_mut() else {
+            return Err(Error::new(Code::Corrupt, "the schema in the table's log has no fields"));
+        };
+        for mut field in added {
+            let name = field["name"].as_str().unwrap_or_default().to_lowercase();
+            let same =
+                |there: &Value| there["name"].as_str().is_some_and(|there| there.to_lowercase() == name);
+            if fields.iter().any(same) {
+                return Err(Error::new(Code::AlreadyExists, format!("there is a column `{name}`")));
+            }
+            if field["nullable"] == json!(false) {
+                return Err(Error::new(
+                    Code::InvalidStatement,
+                    format!("the new column `{name}` is NOT NULL"),
+                )
+                .hint("rows that are there have no value for it: add it without NOT NULL"));
+            }
+            field["nullable"] = json!(true);
+            fields.push(field);
+        }
+        self.set_schema(&schema)
+    }
+
+    /// Keeps the table's identity, so that its history goes on.
+    fn replace(&mut self, columns: &Schema, options: &TableOptions) -> Result<()> {
+        let lake = schema::lake_schema(columns)?;
+        check_partitioning(&lake, &options.partition_by)?;
+        let fields = kernel_fields(columns)?;
+        self.set_schema(&json!({"type": "struct", "fields": fields}))?;
+        self.metadata["partitionColumns"] = json!(options.partition_by);
+        self.metadata["description"] = json!(options.comment);
+        self.configuration().clear();
+        for (key, value) in &options.properties {
+            if let Some(name) = key.strip_prefix(CONSTRAINT) {
+                self.apply(&Alter::AddConstraint { name: name.to_owned(), expression: value.clone() })?;
+            } else {
+                self.apply(&Alter::SetProperties([(key.clone(), value.clone())].into()))?;
+            }
+        }
+        if !features::generated_columns(columns).is_empty() {
+            self.demand("generatedColumns", 4);
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> Result<Value> {
+        let text = self.metadata["schemaString"].as_str().unwrap_or_default();
+        serde_json::from_str(text)
+            .map_err(|error| Error::new(Code::Corrupt, format!("the schema in the table's log: {error}")))
+    }
+
+    fn set_schema(&mut self, schema: &Value) -> Result<()> {
+        self.metadata["schemaString"] = json!(serde_json::to_string(schema)?);
+        Ok(())
+    }
+
+    fn configuration(&mut self) -> &mut serde_json::Map<String, Value> {
+        let configuration = &mut self.metadata["configuration"];
+        if !configuration.is_object() {
+            *configuration = json!({});
+        }
+        match configuration {
+            Value::Object(map) => map,
+            _ => unreachable!("it was made an object"),
+        }
+    }
+
+    /// Makes the protocol have a writer feature, which writers of `version` and above know without its name.
+    fn demand(&mut self, feature: &str, version: u64) {
+        let writer = self.protocol["minWriterVersion"].as_u64().unwrap_or(2);
+        if writer < 7 {
+            self.protocol["minWriterVersion"] = json!(writer.max(version));
+            return;
+        }
+        if !self.protocol["writerFeatures"].is_array() {
+            self.protocol["writerFeatures"] = json!([]);
+        }
+        if let Some(features) = self.protocol["writerFeatures"].as_array_mut()
+            && !features.contains(&json!(feature))
+        {
+            features.push(json!(feature));
+        }
+    }
+}
+
+/// Columns in the log's words.
+fn kernel_fields(columns: &Schema) -> Result<Vec<Value>> {
+    let columns = schema::lake_schema(columns)?;
+    let kernel: StructType = (&columns).try_into_kernel()?;
+    kernel.fields().map(|field| Ok(serde_json::to_value(field)?)).collect()
+}
+
+fn check_property(key: &str, value: &str) -> Result<()> {
+    if key.starts_with(CONSTRAINT) {
+        return Err(Error::new(Code::Unsupported, format!("`{key}` is a constraint"))
+            .hint("ALTER TABLE … ADD CONSTRAINT name CHECK (…)"));
+    }
+    features::refuse_properties([(key, value)].into_iter())?;
+    if key.starts_with("delta.") && !SETTABLE.contains(&key) {
+        return Err(Error::new(Code::BadOption, format!("the property `{key}` cannot be set"))
+            .suggest(key, SETTABLE.iter().copied()));
+    }
+    let wanted = match key {
+        "delta.appendOnly" | "delta.enableChangeDataFeed" | "delta.enableExpiredLogCleanup" => {
+            &["true", "false"][..]
+        }
+        "delta.isolationLevel" => &["WriteSerializable", "Serializable"][..],
+        _ => return Ok(()),
+    };
+    match wanted.contains(&value) {
+        true => Ok(()),
+        false => Err(Error::new(Code::BadOption, format!("`{key}` cannot be `{value}`"))
+            .hint(format!("one of: {}", wanted.join(", ")))),
+    }
+}

@@ -1,0 +1,157 @@
+//! A snapshot to be changed: which files, as which table, and the commit.
+
+use super::alter;
+use super::conflict::Intent;
+use super::error::from_delta;
+use super::features;
+use super::sink::Added;
+use super::table::{Loaded, Table};
+use super::transaction::Transaction;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::SessionContext;
+use deltalake_core::kernel::Action;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::{Change, LakeFile, LakeSnapshot, Reads, from_datafusion};
+
+/// See [`LakeSnapshot`].
+#[derive(Debug)]
+pub(super) struct DeltaSnapshot {
+    table: Arc<Table>,
+    loaded: Arc<Loaded>,
+}
+
+impl DeltaSnapshot {
+    pub(super) fn new(table: Arc<Table>, loaded: Arc<Loaded>) -> Self {
+        Self { table, loaded }
+    }
+
+    fn place(&self, error: Error) -> Error {
+        error.context(format!("Delta table {}", self.table.url))
+    }
+
+    fn transaction(&self, change: Change) -> Result<Transaction> {
+        let snapshot = self.loaded.snapshot();
+        let views: Vec<_> =
+            snapshot.try_log_data().map_err(|error| from_delta(error, &self.table.url))?.iter().collect();
+        let mut removes = HashSet::new();
+        let mut actions = alter::actions(snapshot, &change)?;
+        for number in &change.removes {
+            let view = views.get(*number).ok_or_else(|| Error::internal("a file that is not there"))?;
+            let remove = view.remove_action(change.data_change);
+            if removes.insert(remove.path.clone()) {
+                actions.push(Action::Remove(remove));
+            }
+        }
+        for written in &change.adds {
+            let Added { table, mut add } = serde_json::from_value(written.descriptor.clone())?;
+            if table != snapshot.metadata().id() {
+                return Err(Error::new(Code::Conflict, "rows were written for another table at this place")
+                    .hint("run the statement again"));
+            }
+            add.data_change = change.data_change;
+            actions.push(Action::Add(add));
+        }
+        let reads = match &change.reads {
+            Reads::Nothing | Reads::Removed => Some(HashSet::new()),
+            Reads::Everything => None,
+            Reads::Matching(filters) => {
+                let state = SessionContext::new().state();
+                let keep = self.loaded.provider(&self.table)?.matching(&state, filters)?;
+                let paths = self.loaded.paths(&self.table)?;
+                Some(paths.iter().zip(keep).filter(|(_, keep)| *keep).map(|(path, _)| path.clone()).collect())
+            }
+        };
+        let serializable =
+            self.properties().get("delta.isolationLevel").is_some_and(|level| level == "Serializable");
+        let once = match change.transaction {
+            Some((app, number)) => Some((
+                app,
+                i64::try_from(number).map_err(|_| Error::internal(format!("run {number} is too large")))?,
+            )),
+            None => None,
+        };
+        Ok(Transaction {
+            read: self.loaded.clone(),
+            actions,
+            intent: Intent { removes, reads, serializable: serializable || !change.alter.is_empty() },
+            reads: change.reads,
+            operation: change.operation,
+            parameters: change.parameters.into_iter().map(|(key, value)| (key, value.into())).collect(),
+            // Spark has numbers as text here.
+            metrics: change.metrics.into_iter().map(|(key, value)| (key, value.to_string().into())).collect(),
+            once,
+        })
+    }
+}
+
+#[async_trait]
+impl LakeSnapshot for DeltaSnapshot {
+    fn version(&self) -> u64 {
+        self.loaded.version()
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.loaded.schema()
+    }
+
+    fn partition_by(&self) -> Vec<String> {
+        self.loaded.partition_columns()
+    }
+
+    fn properties(&self) -> BTreeMap<String, String> {
+        let properties = self.loaded.snapshot().metadata().configuration();
+        properties.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn generated_columns(&self) -> BTreeMap<String, String> {
+        features::generated_columns(&self.loaded.schema())
+    }
+
+    fn files(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<LakeFile>> {
+        let provider = self.loaded.provider(&self.table)?;
+        let keep = provider.matching(session, filters)?;
+        let fail = |error| from_delta(error, &self.table.url);
+        let views = self.loaded.snapshot().try_log_data().map_err(fail)?;
+        let mut files = Vec::new();
+        for (number, (view, keep)) in views.iter().zip(keep).enumerate() {
+            if keep {
+                files.push(LakeFile {
+                    number,
+                    bytes: u64::try_from(view.size()).unwrap_or_default(),
+                    rows: view.num_records().and_then(|rows| u64::try_from(rows).ok()),
+                    partition: provider.partition(number).map_err(from_datafusion)?,
+                    has_deleted_rows: view.deletion_vector_descriptor().is_some(),
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    fn is_on_partitions(&self, filter: &Expr) -> bool {
+        self.loaded.provider(&self.table).is_ok_and(|provider| provider.is_on_partitions(filter))
+    }
+
+    fn table(&self, files: Option<&[usize]>, number_column: Option<&str>) -> Result<Arc<dyn TableProvider>> {
+        let provider = self.loaded.provider(&self.table)?;
+        if files.is_none() && number_column.is_none() {
+            return Ok(provider);
+        }
+        Ok(Arc::new(provider.select(files, number_column)?))
+    }
+
+    fn demand_writable(&self) -> Result<()> {
+        features::demand_writable(self.loaded.snapshot(), &self.loaded.schema())
+            .map_err(|error| self.place(error))
+    }
+
+    async fn commit(&self, change: Change) -> Result<u64> {
+        self.demand_writable()?;
+        let transaction = self.transaction(change).map_err(|error| self.place(error))?;
+        transaction.commit(&self.table).await.map_err(|error| self.place(error))
+    }
+}
