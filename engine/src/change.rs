@@ -145,6 +145,9 @@ pub trait LakeSnapshot: Send + Sync + std::fmt::Debug {
     /// Fails with `Code::Unsupported` if we cannot write what the table demands of its writers.
     fn demand_writable(&self) -> Result<()>;
 
+    /// The same for a change that writes rows anew which are in the table already.
+    fn demand_rewritable(&self) -> Result<()>;
+
     /// Commits the change and returns the version that has it.
     ///
     /// # Errors

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod catalog;
+pub mod changes;
 pub mod dialect;
 pub mod functions;
 mod name;

@@ -14,6 +14,7 @@
 
 use super::error::from_delta;
 use super::features;
+use super::rules;
 use super::sink::Added;
 use super::table::{Loaded, Table};
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -116,6 +117,8 @@ pub(super) fn landed(table: &Arc<Table>, loaded: Loaded, version: u64) {
 
 fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {
     features::demand_writable(loaded.snapshot(), &loaded.schema())?;
+    let rules = rules::texts(loaded.snapshot(), &loaded.schema());
+    added.iter().try_for_each(|added| added.demand(&rules))?;
     let id = loaded.snapshot().metadata().id();
     match added.iter().find(|added| added.table != id) {
         Some(_) => Err(Error::new(

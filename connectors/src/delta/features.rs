@@ -27,7 +27,6 @@ const WRITABLE: &[&str] = &[
 
 /// Table properties that would need of every writer more than writing files and adding them.
 const REFUSED_PROPERTIES: &[(&str, &str)] = &[
-    ("delta.constraints.", "CHECK constraints"),
     ("delta.setTransactionRetentionDuration", "forgetting transactions, on which exactly-once rests"),
     ("delta.enableRowTracking", "row tracking"),
     ("delta.enableInCommitTimestamps", "in-commit timestamps"),
@@ -35,12 +34,8 @@ const REFUSED_PROPERTIES: &[(&str, &str)] = &[
     ("delta.enableIcebergCompat", "Iceberg compatibility"),
 ];
 
-/// Marks in a field's metadata of what a writer has to compute or to check.
-const REFUSED_FIELDS: &[(&str, &str)] = &[
-    ("delta.invariants", "a column invariant"),
-    ("delta.generationExpression", "a generated column"),
-    ("delta.identity.", "an identity column"),
-];
+/// Marks in a field's metadata of what a writer has to compute, and we do not.
+const REFUSED_FIELDS: &[(&str, &str)] = &[("delta.identity.", "an identity column")];
 
 pub(super) const GENERATED: &str = "delta.generationExpression";
 

@@ -22,6 +22,7 @@ mod features;
 mod files;
 mod lake;
 mod provider;
+mod rules;
 mod schema;
 mod sink;
 mod snapshot;

@@ -70,7 +70,7 @@ impl DeltaProvider {
     }
 
     /// Whether a filter can be decided by the partition values alone.
-    pub(super) fn is_on_partitions(&self, filter: &Expr) -> bool {
+    fn is_on_partitions(&self, filter: &Expr) -> bool {
         let columns = filter.column_refs();
         let partitions = self.files.partitions.schema();
         !columns.is_empty()
@@ -82,6 +82,11 @@ impl DeltaProvider {
     pub(super) fn matching(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<bool>> {
         let plain = unnormalize_cols(filters.iter().filter(|filter| is_decidable(filter)).cloned());
         self.prune(state, &plain).map_err(from_datafusion)
+    }
+
+    /// Whether a filter, as it stands in a statement, holds for all rows of a file or for none.
+    pub(super) fn decides(&self, filter: &Expr) -> bool {
+        is_decidable(filter) && self.is_on_partitions(filter)
     }
 
     /// The partition values of a file.

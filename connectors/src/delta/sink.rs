@@ -1,6 +1,7 @@
 //! A Delta table as a sink: transactional, and idempotent by (job, run).
 
 use super::lake::create;
+use super::rules::Rules;
 use super::table::Table;
 use super::writer::TaskWriter;
 use super::{commit, features, schema};
@@ -63,7 +64,7 @@ impl DeltaSink {
         let loaded = self.table.demand().await?;
         let have = loaded.schema();
         features::demand_writable(loaded.snapshot(), &have)?;
-        schema::compare(schema, &have)?;
+        schema::compare(schema, Rules::of(loaded.snapshot(), &have)?.accepted())?;
         let partitioned = loaded.partition_columns();
         match &self.partition_by {
             Some(wanted) if *wanted != partitioned => Err(Error::new(
@@ -85,10 +86,25 @@ impl DeltaSink {
 pub(super) struct Added {
     /// Id of the table that the file was written for; one that was created anew meanwhile has another.
     pub(super) table: String,
+    /// The table's rules that its rows keep.
+    #[serde(default)]
+    pub(super) rules: Vec<String>,
     pub(super) add: Add,
 }
 
 impl Added {
+    /// Fails if the table demands more of its rows by now than it did of these.
+    pub(super) fn demand(&self, rules: &[String]) -> Result<()> {
+        match rules.iter().find(|rule| !self.rules.contains(rule)) {
+            None => Ok(()),
+            Some(rule) => {
+                let message =
+                    format!("the table got a rule while rows were written that do not heed it: {rule}");
+                Err(Error::new(Code::Conflict, message).hint("run the statement again"))
+            }
+        }
+    }
+
     pub(super) fn into_written(self) -> Result<Written> {
         let statistics = self.add.get_stats().ok().flatten();
         let rows = statistics.and_then(|statistics| u64::try_from(statistics.num_records).ok());
@@ -127,10 +143,11 @@ impl Sink for DeltaSink {
     async fn writer(&self, _: &WriteScope, schema: &SchemaRef) -> Result<Box<dyn SinkWriter>> {
         let loaded = self.table.known().await?;
         let have = loaded.schema();
-        features::demand_writable(loaded.snapshot(), &have)
-            .and_then(|()| schema::compare(schema, &have))
+        let rules = features::demand_writable(loaded.snapshot(), &have)
+            .and_then(|()| Rules::of(loaded.snapshot(), &have))
+            .and_then(|rules| schema::compare(schema, rules.accepted()).map(|()| rules))
             .map_err(|error| error.context(format!("Delta table {}", self.table.url)))?;
-        Ok(Box::new(TaskWriter::new(self.table.clone(), &loaded, self.target_file_size)))
+        Ok(Box::new(TaskWriter::new(self.table.clone(), &loaded, rules, self.target_file_size)))
     }
 
     async fn committed(&self, job: &str) -> Result<Option<u64>> {

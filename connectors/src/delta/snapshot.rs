@@ -4,6 +4,7 @@ use super::alter;
 use super::conflict::Intent;
 use super::error::from_delta;
 use super::features;
+use super::rules;
 use super::sink::Added;
 use super::table::{Loaded, Table};
 use super::transaction::Transaction;
@@ -47,8 +48,11 @@ impl DeltaSnapshot {
                 actions.push(Action::Remove(remove));
             }
         }
+        let rules = rules::texts(snapshot, &self.loaded.schema());
         for written in &change.adds {
-            let Added { table, mut add } = serde_json::from_value(written.descriptor.clone())?;
+            let added: Added = serde_json::from_value(written.descriptor.clone())?;
+            added.demand(&rules)?;
+            let Added { table, mut add, .. } = added;
             if table != snapshot.metadata().id() {
                 return Err(Error::new(Code::Conflict, "rows were written for another table at this place")
                     .hint("run the statement again"));
@@ -133,7 +137,7 @@ impl LakeSnapshot for DeltaSnapshot {
     }
 
     fn is_on_partitions(&self, filter: &Expr) -> bool {
-        self.loaded.provider(&self.table).is_ok_and(|provider| provider.is_on_partitions(filter))
+        self.loaded.provider(&self.table).is_ok_and(|provider| provider.decides(filter))
     }
 
     fn table(&self, files: Option<&[usize]>, number_column: Option<&str>) -> Result<Arc<dyn TableProvider>> {
@@ -147,6 +151,17 @@ impl LakeSnapshot for DeltaSnapshot {
     fn demand_writable(&self) -> Result<()> {
         features::demand_writable(self.loaded.snapshot(), &self.loaded.schema())
             .map_err(|error| self.place(error))
+    }
+
+    fn demand_rewritable(&self) -> Result<()> {
+        let feed = self.properties().get("delta.enableChangeDataFeed").is_some_and(|on| on == "true");
+        match feed {
+            true => Err(self.place(
+                Error::new(Code::Unsupported, "cannot rewrite rows of a table with a change data feed")
+                    .hint("ALTER TABLE … SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false'), or only append"),
+            )),
+            false => Ok(()),
+        }
     }
 
     async fn commit(&self, change: Change) -> Result<u64> {

@@ -1,11 +1,10 @@
 //! Writes one task's rows into files of a Delta table. They belong to the table only with the commit.
 
 use super::error::from_delta;
-use super::schema;
+use super::rules::{self, Rules};
 use super::sink::Added;
 use super::table::{Loaded, Table};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::Add;
@@ -22,13 +21,20 @@ const WRITE_BATCH_ROWS: usize = 8192;
 pub(super) struct TaskWriter {
     table: Arc<Table>,
     table_id: String,
-    schema: SchemaRef,
+    rules: Rules,
+    /// What the files keep, for who commits them.
+    kept: Vec<String>,
     /// Gone once it was closed or aborted.
     files: Option<DeltaWriter>,
 }
 
 impl TaskWriter {
-    pub(super) fn new(table: Arc<Table>, loaded: &Loaded, target_file_size: NonZeroU64) -> Self {
+    pub(super) fn new(
+        table: Arc<Table>,
+        loaded: &Loaded,
+        rules: Rules,
+        target_file_size: NonZeroU64,
+    ) -> Self {
         let schema = loaded.schema();
         let statistics = WriterStatsConfig::from_config(loaded.snapshot().table_configuration());
         let config = WriterConfig::new(
@@ -43,7 +49,8 @@ impl TaskWriter {
         // Every file's name holds a UUID of its writer, so tasks and tries never meet.
         let files = DeltaWriter::new(table.log_store.object_store(None), config);
         let table_id = loaded.snapshot().metadata().id().to_owned();
-        Self { table, table_id, schema, files: Some(files) }
+        let kept = rules::texts(loaded.snapshot(), &schema);
+        Self { table, table_id, rules, kept, files: Some(files) }
     }
 
     fn gone(&self) -> Error {
@@ -59,14 +66,15 @@ impl TaskWriter {
 #[async_trait]
 impl SinkWriter for TaskWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        let batch = schema::conform(&batch, &self.schema)?;
+        let batch = self.rules.apply(&batch)?;
         let Some(files) = &mut self.files else { return Err(self.gone()) };
         files.write(&batch).await.map_err(|error| from_delta(error, &self.table.url))
     }
 
     async fn close(mut self: Box<Self>) -> Result<Vec<Written>> {
         let adds = self.finish().await?;
-        adds.into_iter().map(|add| Added { table: self.table_id.clone(), add }.into_written()).collect()
+        let added = |add| Added { table: self.table_id.clone(), rules: self.kept.clone(), add };
+        adds.into_iter().map(|add| added(add).into_written()).collect()
     }
 
     /// Finishes the files and deletes them: their names are known only then. What cannot be deleted is left to

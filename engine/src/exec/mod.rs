@@ -20,7 +20,7 @@ pub use descriptors::descriptors;
 pub use ingest::{Expectation, IngestExec, IngestSpec, OnViolation};
 pub(crate) use keyed_aggregate::template as state_template;
 pub use keyed_aggregate::{KeyedAggregateExec, KeyedAggregateSpec, OPERATOR as AGGREGATE, WindowColumn};
-pub use write::{WriteExec, WriteSpec, collect_written};
+pub use write::{Tally, WriteExec, WriteSpec, collect_written, split_tally};
 
 use crate::from_datafusion;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};

@@ -5,8 +5,9 @@
 use crate::codec::{Decoder, Encoder, Portable};
 use crate::exec::unary_properties;
 use crate::{Services, from_datafusion, to_datafusion};
-use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef, UInt64Type};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -17,6 +18,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use tidemill_core::{Code, Error, Result, SinkSpec, WriteScope, Written};
@@ -36,6 +38,37 @@ pub struct WriteSpec {
     pub sink: SinkSpec,
     /// Its `task` is the prefix of the name of each task.
     pub scope: WriteScope,
+    /// A column of type `TINYINT` that says what happens to each row. It is not written, and neither are rows
+    /// where it is negative; how often each of its values came is part of what comes out, see [`split_tally`].
+    #[serde(default)]
+    pub tally: Option<String>,
+}
+
+/// How many rows there were of each value of [`WriteSpec::tally`].
+pub type Tally = BTreeMap<i8, u64>;
+
+/// The descriptor of a row that is a tally and nothing that was written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TallyDescriptor {
+    row_actions: Tally,
+}
+
+/// Parts what was written from what was counted.
+pub fn split_tally(all: Vec<Written>) -> (Vec<Written>, Tally) {
+    let mut tally = Tally::new();
+    let mut written = Vec::with_capacity(all.len());
+    for one in all {
+        match serde_json::from_value::<TallyDescriptor>(one.descriptor.clone()) {
+            Ok(counted) => {
+                for (value, rows) in counted.row_actions {
+                    *tally.entry(value).or_default() += rows;
+                }
+            }
+            Err(_) => written.push(one),
+        }
+    }
+    (written, tally)
 }
 
 #[derive(Debug)]
@@ -141,11 +174,17 @@ async fn write(
     spec: &WriteSpec,
     mut input: SendableRecordBatchStream,
 ) -> Result<Vec<Written>> {
-    let schema = input.schema();
+    let mut counting =
+        spec.tally.as_deref().map(|column| Counting::new(&input.schema(), column)).transpose()?;
+    let schema = counting.as_ref().map_or_else(|| input.schema(), |counting| counting.schema.clone());
     let sink = services.connectors.sink(&spec.sink)?;
     let mut writer = None;
     while let Some(batch) = input.next().await {
-        let outcome = match batch.map_err(from_datafusion) {
+        let batch = match (batch.map_err(from_datafusion), &mut counting) {
+            (Ok(batch), Some(counting)) => counting.take(&batch),
+            (batch, _) => batch,
+        };
+        let outcome = match batch {
             Ok(batch) if batch.num_rows() == 0 => continue,
             Ok(batch) => {
                 let open = match &mut writer {
@@ -167,9 +206,46 @@ async fn write(
             return Err(error);
         }
     }
-    match writer {
-        Some(writer) => writer.close().await,
-        None => Ok(Vec::new()),
+    let mut written = match writer {
+        Some(writer) => writer.close().await?,
+        None => Vec::new(),
+    };
+    if let Some(counting) = counting {
+        let descriptor = serde_json::to_value(TallyDescriptor { row_actions: counting.tally })?;
+        written.push(Written { rows: 0, bytes: 0, descriptor });
+    }
+    Ok(written)
+}
+
+/// Counts rows by what happens to them, and lets those pass that are to be written.
+struct Counting {
+    column: usize,
+    /// Of what passes.
+    schema: SchemaRef,
+    tally: Tally,
+}
+
+impl Counting {
+    fn new(input: &Schema, column: &str) -> Result<Self> {
+        let column = input.index_of(column)?;
+        let rest: Vec<usize> = (0..input.fields().len()).filter(|index| *index != column).collect();
+        Ok(Self { column, schema: Arc::new(input.project(&rest)?), tally: Tally::new() })
+    }
+
+    fn take(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut rest = batch.clone();
+        let actions = rest.remove_column(self.column);
+        let Some(actions) = actions.as_primitive_opt::<Int8Type>() else {
+            return Err(Error::internal("the column with what happens to a row is no TINYINT"));
+        };
+        for action in actions.iter().flatten() {
+            *self.tally.entry(action).or_default() += 1;
+        }
+        let stays: BooleanArray = actions.iter().map(|action| action.map(|action| action >= 0)).collect();
+        match stays.true_count() == rest.num_rows() {
+            true => Ok(rest),
+            false => Ok(filter_record_batch(&rest, &stays)?),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::answers::nothing;
 use super::api::Answer;
+use super::change::fillable;
 use super::definitions::{Definitions, IfThere, SchemaDef};
 use super::query::Runner;
 use super::session::Session;
@@ -16,7 +17,7 @@ use tidemill_engine::{LakeFormat, TableOptions};
 use tidemill_sql::catalog::{Catalog, Change};
 use tidemill_sql::statement::{
     ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable,
-    CreateView, Insert, SourceDef, TableDef, TableFormat, ViewDef,
+    CreateView, Insert, InsertMode, SourceDef, TableDef, TableFormat, ViewDef,
 };
 use tidemill_sql::{TableName, plan_query};
 use url::Url;
@@ -146,6 +147,7 @@ impl Definer {
                 Some(query) => query,
                 None => return Ok(nothing()),
             },
+            mode: InsertMode::Append,
         };
         let plan = insert.align(plan, &schema)?;
         let unfilled = Unfilled::new(self.clone(), insert.table);
@@ -158,26 +160,43 @@ impl Definer {
         }
     }
 
-    /// Where an INSERT writes to, and the columns there.
-    pub(super) async fn insert_target(&self, name: &TableName) -> Result<(SinkSpec, SchemaRef)> {
-        let Some(provider) = self.catalog.open(name).await? else {
-            let names = self.catalog.names(&name.schema);
-            return Err(Error::new(Code::UnknownObject, format!("no table `{name}`"))
-                .suggest(&name.name, names.iter().map(String::as_str)));
-        };
-        let location = match self.catalog.table(name) {
+    /// Where an INSERT that names `columns`, or none, writes to, and the columns that it fills.
+    pub(super) async fn insert_target(
+        &self,
+        name: &TableName,
+        columns: &[String],
+    ) -> Result<(SinkSpec, SchemaRef)> {
+        let location = self.lake_location(name).await?;
+        let table = self.lake.snapshot(&location).await?;
+        Ok((lake_sink(&location), fillable(table.as_ref(), columns)?))
+    }
+
+    /// Where a table is that can be written to.
+    pub(super) async fn lake_location(&self, name: &TableName) -> Result<Url> {
+        match self.catalog.table(name) {
             Some(table) if table.format != TableFormat::Delta => {
-                return Err(Error::new(Code::Unsupported, format!("`{name}` is made of foreign files"))
-                    .hint("INSERT writes Delta tables: CREATE TABLE t AS SELECT * FROM it"));
+                Err(Error::new(Code::Unsupported, format!("`{name}` is made of foreign files"))
+                    .hint("only Delta tables are written to: CREATE TABLE t AS SELECT * FROM it"))
             }
-            Some(table) => store::location(&table.location)?,
+            Some(table) => store::location(&table.location),
             None if self.catalog.view(name).is_some() => {
-                return Err(Error::new(Code::Unsupported, format!("`{name}` is a view"))
-                    .hint("INSERT into the table that it reads"));
+                Err(Error::new(Code::Unsupported, format!("`{name}` is a view"))
+                    .hint("write to the table that it reads"))
             }
-            None => self.catalog.default_location(name)?,
-        };
-        Ok((lake_sink(&location), provider.schema()))
+            None => {
+                let location = self.catalog.default_location(name)?;
+                match self.lake.exists(&location).await? {
+                    true => Ok(location),
+                    false => {
+                        // Says what else it is, if it is something.
+                        self.catalog.open(name).await?;
+                        let names = self.catalog.names(&name.schema);
+                        Err(Error::new(Code::UnknownObject, format!("no table `{name}`"))
+                            .suggest(&name.name, names.iter().map(String::as_str)))
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn location(&self, name: &TableName, given: Option<&str>) -> Result<Url> {

@@ -37,7 +37,7 @@ impl RunQuery for LoadQuery {
         let request = Request { user: LOADS.to_owned(), lane, priority: Priority::Normal, again: true };
         let _permit = self.runner.gate.enter(&request).await?;
         self.runner.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;
-        let write = WriteSpec { sink: spec.sink.clone(), scope: scope.clone() };
+        let write = WriteSpec { sink: spec.sink.clone(), scope: scope.clone(), tally: None };
         let plan = Arc::new(WriteExec::new(Arc::new(write), plan));
         let title = format!("load {} from {} to {}", spec.name, interval.from, interval.to);
         let job = JobSpec { id: new_job(), kind: JobKind::Load, title };

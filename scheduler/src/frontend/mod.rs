@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! gateway, shell ─▶ SqlFrontend ─┬─ queries, INSERT, EXPLAIN ─▶ Runner   ─▶ engine
+//!                                ├─ DELETE, UPDATE, MERGE …  ─▶ Work     ─▶ engine, LakeSnapshot
 //!                                ├─ CREATE, DROP             ─▶ Definer  ─▶ journal, catalog
 //!                                └─ pipelines, loads         ─▶ Operator ─▶ Pipelines, Loads
 //! ```
 
 mod answers;
 pub mod api;
+mod change;
 mod cost;
 mod define;
 mod definitions;

@@ -110,6 +110,15 @@ pub fn bind(plan: LogicalPlan, params: &RecordBatch) -> Result<LogicalPlan> {
     }
 }
 
+/// The same for one of several plans of a statement, which need not have all of its parameters.
+pub fn bind_some(plan: LogicalPlan, params: &RecordBatch) -> Result<LogicalPlan> {
+    let expected = parameters(&plan)?;
+    if expected.fields().is_empty() {
+        return Ok(plan);
+    }
+    substitute(plan, &columns(params, &expected)?, 0)
+}
+
 fn columns(params: &RecordBatch, expected: &Schema) -> Result<Vec<ArrayRef>> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let pairs = params.columns().iter().zip(expected.fields());

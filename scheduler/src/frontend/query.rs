@@ -77,7 +77,7 @@ impl Runner {
             // Each try has files of its own; only those of the last one are committed.
             let (job, task) = (id.as_str().to_owned(), format!("{id}-{number}"));
             let scope = WriteScope { job, run: 1, task };
-            let spec = Arc::new(WriteSpec { sink: sink.clone(), scope });
+            let spec = Arc::new(WriteSpec { sink: sink.clone(), scope, tally: None });
             let plan = Arc::new(WriteExec::new(spec, planned.plan));
             let job = JobSpec { id: id.clone(), kind: JobKind::Write, title: title.clone() };
             let target = target.clone();

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::{Progress, from_datafusion};
 use tidemill_sql::catalog::Catalog;
-use tidemill_sql::statement::{Explain, Insert, ObjectKind, Show, Statement};
+use tidemill_sql::statement::{Explain, Insert, ObjectKind, Show, Statement, TableChange};
 use tidemill_sql::{CATALOG, SYSTEM_SCHEMA, TableName, parse, plan_query};
 
 /// Statements of clients, over everything that this process has.
@@ -45,10 +45,13 @@ impl SqlFrontend {
         statement: Statement,
         params: Option<RecordBatch>,
     ) -> Result<Answer> {
+        if let Some(answer) = self.change(session, sql, &statement, params.as_ref()).await? {
+            return Ok(answer);
+        }
         if let Some(plan) = self.plan(session, &statement, params.as_ref()).await? {
             return match statement {
                 Statement::Insert(insert) => {
-                    let (sink, _) = self.definer.insert_target(&insert.table).await?;
+                    let (sink, _) = self.definer.insert_target(&insert.table, &insert.columns).await?;
                     self.runner.write(session, sql, plan, sink).await
                 }
                 Statement::Explain(explain) => {
@@ -66,7 +69,7 @@ impl SqlFrontend {
         }
         if params.is_some() {
             return Err(Error::new(Code::Unsupported, "parameters in this statement")
-                .hint("queries and INSERT take parameters"));
+                .hint("queries, INSERT, UPDATE, DELETE and MERGE take parameters"));
         }
         match statement {
             Statement::CreateSource(create) => self.definer.source(create).await,
@@ -95,9 +98,11 @@ impl SqlFrontend {
                 text(["name", "value"], &[[name.clone(), session.get(&name)?]])
             }
             Statement::Explain(Explain { statement, .. }) => self.explain_pipeline(*statement).await,
-            Statement::Query(_) | Statement::Insert(_) | Statement::Show(_) | Statement::Describe(_) => {
-                Err(Error::internal("a statement with a plan was not planned"))
-            }
+            Statement::Query(_)
+            | Statement::Insert(_)
+            | Statement::Change(_)
+            | Statement::Show(_)
+            | Statement::Describe(_) => Err(Error::internal("a statement with a plan was not planned")),
         }
     }
 
@@ -111,6 +116,10 @@ impl SqlFrontend {
         let plan = match statement {
             Statement::Query(query) => plan_query(&session.state, query.clone()).await?,
             Statement::Insert(insert) => self.plan_insert(session, insert).await?,
+            Statement::Change(change) => match self.change_plan(session, change).await? {
+                Some(plan) => plan,
+                None => return Ok(None),
+            },
             Statement::Explain(explain) => {
                 return Box::pin(self.plan(session, &explain.statement, params)).await;
             }
@@ -144,7 +153,7 @@ impl SqlFrontend {
     }
 
     async fn plan_insert(&self, session: &Session, insert: &Insert) -> Result<LogicalPlan> {
-        let (_, schema) = self.definer.insert_target(&insert.table).await?;
+        let (_, schema) = self.definer.insert_target(&insert.table, &insert.columns).await?;
         let plan = plan_query(&session.state, insert.query.clone()).await?;
         let types: Vec<DataType> = match insert.columns.as_slice() {
             [] => schema.fields().iter().map(|field| field.data_type().clone()).collect(),
@@ -243,6 +252,9 @@ impl Frontend for SqlFrontend {
         let plan = self.plan(&state, &statement, None).await?;
         let (kind, schema) = match (&statement, &plan) {
             (Statement::Insert(_), _) => (AnswerKind::Count, count_schema()),
+            (Statement::Change(change), _) if !matches!(**change, TableChange::Alter(_)) => {
+                (AnswerKind::Count, count_schema())
+            }
             (Statement::Query(_) | Statement::Show(_) | Statement::Describe(_), Some(plan)) => {
                 (AnswerKind::Rows, Arc::new(plan.schema().as_arrow().clone()))
             }

@@ -193,7 +193,7 @@ impl SqlFrontend {
         let Request { plan, into, title } = request;
         let Some(parts) = into else { return self.runner.query(session, &title, plan).await };
         let table = TableName::from_parts(&parts, &session.schema)?;
-        let (sink, schema) = self.definer.insert_target(&table).await?;
+        let (sink, schema) = self.definer.insert_target(&table, &columns).await?;
         let plan = align(&table, &columns, plan, &schema)?;
         self.runner.write(session, &format!("{title} into {table}"), plan, sink).await
     }

@@ -77,6 +77,11 @@ impl<'a> Cursor<'a> {
         self.parser.peek_token_ref().token == *token
     }
 
+    /// Whether an identifier in quotes comes next.
+    pub(crate) fn peek_is_quoted(&self) -> bool {
+        matches!(&self.parser.peek_token_ref().token, Token::Word(word) if word.quote_style.is_some())
+    }
+
     pub(crate) fn expect_token(&mut self, token: &Token) -> Result<()> {
         if self.take_token(token) { Ok(()) } else { Err(self.expected(&format!("`{token}`"))) }
     }

@@ -1,4 +1,5 @@
-//! `INSERT INTO | INSERT OVERWRITE t [(columns)] query`.
+//! `INSERT INTO t [(columns)] query`, `INSERT OVERWRITE [TABLE] t …`, and `INSERT INTO t REPLACE WHERE
+//! condition query`, which puts the query's rows in the place of those that pass the condition.
 
 use crate::TableName;
 use crate::dialect::Cursor;
@@ -17,22 +18,37 @@ pub struct Insert {
     /// Empty means all of the table's columns in their order.
     pub columns: Vec<String>,
     pub query: Box<Query>,
+    pub mode: InsertMode,
+}
+
+/// What happens to the rows that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsertMode {
+    Append,
+    /// All of them go.
+    Overwrite,
+    /// Those that pass the condition, SQL text, go; all new ones must pass it.
+    ReplaceWhere(String),
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Insert> {
     cursor.expect(&["INSERT"])?;
-    if cursor.take(&["OVERWRITE"]) {
-        return Err(Error::new(Code::Unsupported, "INSERT OVERWRITE is not supported")
-            .hint("INSERT INTO appends; CREATE OR REPLACE TABLE … AS replaces the table"));
+    let overwrite = cursor.take(&["OVERWRITE"]);
+    if !overwrite || cursor.word_at(0).as_deref() == Some("INTO") {
+        cursor.expect(&["INTO"])?;
     }
-    cursor.expect(&["INTO"])?;
     cursor.take(&["TABLE"]);
     let table = cursor.table_name(default_schema)?;
     // `INSERT INTO t (SELECT …)` has no column list.
     let has_columns = cursor.peek_is(&Token::LParen)
         && !matches!(cursor.word_at(1).as_deref(), Some("SELECT" | "VALUES" | "WITH"));
     let columns = if has_columns { cursor.idents_in_parentheses()? } else { Vec::new() };
-    Ok(Insert { table, columns, query: cursor.query()? })
+    let mode = match overwrite {
+        true => InsertMode::Overwrite,
+        false if cursor.take(&["REPLACE", "WHERE"]) => InsertMode::ReplaceWhere(cursor.expr()?.to_string()),
+        false => InsertMode::Append,
+    };
+    Ok(Insert { table, columns, query: cursor.query()?, mode })
 }
 
 impl Insert {

@@ -1,5 +1,7 @@
 //! One file a statement: what it holds, how it is read, and the definition that the journal keeps of it.
 
+mod alter;
+mod change;
 mod connection;
 mod control;
 mod drop;
@@ -7,6 +9,7 @@ mod explain;
 mod external_table;
 mod insert;
 mod load;
+mod merge;
 mod parse;
 mod pipeline;
 mod set;
@@ -18,13 +21,16 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use alter::{AlterAction, AlterTable};
+pub use change::{Delete, TableChange, Update};
 pub use connection::{ConnectionDef, CreateConnection};
 pub use control::{Control, ControlAction, ControlTarget};
 pub use drop::{Drop, ObjectKind};
 pub use explain::Explain;
 pub use external_table::CreateExternalTable;
-pub use insert::{Insert, align};
+pub use insert::{Insert, InsertMode, align};
 pub use load::{CreateLoad, LoadDef, RunLoad, Schedule};
+pub use merge::{Merge, MergeAction, MergeClause, MergeWhen};
 pub use parse::parse;
 pub use pipeline::{CreateStreamingTable, Expectation, OnViolation, PipelineDef, Trigger};
 pub use set::Set;
@@ -43,6 +49,8 @@ pub enum Statement {
     Query(Box<Query>),
     Explain(Explain),
     Insert(Insert),
+    /// DELETE, UPDATE, MERGE, TRUNCATE, ALTER TABLE.
+    Change(Box<TableChange>),
     CreateSource(CreateSource),
     CreateStreamingTable(CreateStreamingTable),
     CreateConnection(CreateConnection),

@@ -1,8 +1,8 @@
 //! Looks at a statement's first words and hands it to the statement's own file.
 
 use super::{
-    Statement, connection, control, drop, explain, external_table, insert, load, pipeline, set, show, source,
-    table, view,
+    Statement, change, connection, control, drop, explain, external_table, insert, load, pipeline, set, show,
+    source, table, view,
 };
 use crate::dialect::Cursor;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -10,13 +10,12 @@ use tidemill_core::{Code, Error, Result};
 
 /// The words with which our statements begin.
 const LEADING: &[&str] = &[
-    "CREATE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "PAUSE", "RESET", "RESUME", "RUN", "SELECT", "SET",
-    "SHOW", "STOP", "TABLE", "VALUES", "WITH",
+    "ALTER", "CREATE", "DELETE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "MERGE", "PAUSE", "RESET",
+    "RESUME", "RUN", "SELECT", "SET", "SHOW", "STOP", "TABLE", "TRUNCATE", "UPDATE", "VALUES", "WITH",
 ];
 
 /// Words that begin statements elsewhere: refused as unsupported, not as misspelt.
 const ELSEWHERE: &[&str] = &[
-    "ALTER",
     "ANALYZE",
     "BEGIN",
     "CALL",
@@ -24,19 +23,15 @@ const ELSEWHERE: &[&str] = &[
     "COMMIT",
     "COPY",
     "DEALLOCATE",
-    "DELETE",
     "EXECUTE",
     "GRANT",
     "KILL",
-    "MERGE",
     "OPTIMIZE",
     "PREPARE",
     "RESTORE",
     "REVOKE",
     "ROLLBACK",
     "START",
-    "TRUNCATE",
-    "UPDATE",
     "USE",
     "VACUUM",
 ];
@@ -65,6 +60,9 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
         Some("CREATE") => create(cursor, default_schema),
         Some("EXPLAIN") => explain::parse(cursor, default_schema).map(Statement::Explain),
         Some("INSERT") => insert::parse(cursor, default_schema).map(Statement::Insert),
+        Some("DELETE" | "UPDATE" | "TRUNCATE" | "MERGE" | "ALTER") => {
+            change::parse(cursor, default_schema).map(|change| Statement::Change(Box::new(change)))
+        }
         Some("RUN") => load::parse_run(cursor).map(Statement::RunLoad),
         Some("PAUSE" | "RESUME" | "STOP") => control::parse(cursor, default_schema).map(Statement::Control),
         Some("DROP") => drop::parse(cursor, default_schema).map(Statement::Drop),

@@ -73,6 +73,7 @@ pub async fn plan_epoch(
             run: input.scope.epoch.0,
             task: input.scope.attempt.clone(),
         },
+        tally: None,
     };
     let plan = Arc::new(WriteExec::new(Arc::new(spec), plan));
     Ok(EpochPlan { plan, stateful: remembering.stateful })

@@ -190,3 +190,32 @@ async fn a_change_that_lands_and_reports_an_error_is_committed_once() {
     assert_eq!(store.failed.load(Ordering::SeqCst), 1);
     assert_eq!(rows_by_delta_rs(&url).await, (19, 3));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_writer_keeps_the_constraints_and_none_that_began_before_them_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = folder(&dir);
+    let sink = two_files(&url).await;
+    let before = write(&sink, "fill", 3, batch(20..21, 3)).await;
+    let check = Alter::AddConstraint { name: "Small".into(), expression: "`ID` < 100".into() };
+    let read = snapshot(&url).await;
+    read.commit(Change { alter: vec![check], ..Change::new("ADD CONSTRAINT") }).await.unwrap();
+    let error = sink.commit("fill", 3, &before).await.unwrap_err();
+    assert!(error.code == Code::Conflict && error.message.contains("CHECK small"), "{error}");
+
+    let sink = fresh(&url);
+    let rows = batch(100..101, 3);
+    let scope = tidemill_core::WriteScope { job: "j".into(), run: 1, task: "t".into() };
+    let mut writer = sink.writer(&scope, &rows.schema()).await.unwrap();
+    let error = writer.write(rows).await.unwrap_err();
+    writer.abort().await;
+    assert!(error.message.contains("`small`") && error.message.contains("id: 100"), "{error}");
+    let written = write(&sink, "fill", 3, batch(20..21, 3)).await;
+    sink.commit("fill", 3, &written).await.unwrap();
+    let read = snapshot(&url).await;
+    let alter = Alter::DropConstraint { name: "small".into(), if_exists: false };
+    read.commit(Change { reads: Reads::Nothing, alter: vec![alter], ..Change::new("DROP CONSTRAINT") })
+        .await
+        .unwrap();
+    write(&fresh(&url), "fill", 4, batch(100..101, 3)).await;
+}

@@ -1,0 +1,339 @@
+//! What a table demands of its rows: CHECK constraints, invariants, and generated columns.
+//!
+//! They are evaluated by every task over the rows that it writes, whatever statement, pipeline or load these are
+//! from. As in Spark, a condition that is NULL is violated.
+
+use super::features;
+use super::schema;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use datafusion::common::DFSchema;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Value, visit_expressions_mut};
+use datafusion::sql::sqlparser::dialect::{DatabricksDialect, GenericDialect};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use deltalake_core::kernel::EagerSnapshot;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::from_datafusion;
+
+const CONSTRAINT: &str = "delta.constraints.";
+const INVARIANTS: &str = "delta.invariants";
+
+/// Parts of a time that are functions in Spark.
+const PARTS: &[(&str, &str)] = &[
+    ("year", "year"),
+    ("quarter", "quarter"),
+    ("month", "month"),
+    ("day", "day"),
+    ("dayofmonth", "day"),
+    ("hour", "hour"),
+    ("minute", "minute"),
+    ("second", "second"),
+];
+
+/// The rules of one snapshot of a table.
+pub(super) struct Rules {
+    schema: SchemaRef,
+    /// The schema in which columns that are generated may be NULL, as long as they are.
+    open: SchemaRef,
+    checks: Vec<Rule>,
+    generated: Vec<(usize, Rule)>,
+}
+
+struct Rule {
+    name: String,
+    text: String,
+    value: Arc<dyn PhysicalExpr>,
+}
+
+/// The texts of all rules, each with its kind and name: who writes a file notes them, and who commits it compares.
+pub(super) fn texts(snapshot: &EagerSnapshot, schema: &Schema) -> Vec<String> {
+    let mut texts: Vec<String> = constraints(snapshot)
+        .into_iter()
+        .map(|(name, text)| format!("CHECK {name}: {text}"))
+        .chain(
+            features::generated_columns(schema).into_iter().map(|(name, text)| format!("AS {name}: {text}")),
+        )
+        .chain(invariants(schema).into_iter().map(|(name, text)| format!("INVARIANT {name}: {text}")))
+        .collect();
+    let not_null = schema.fields().iter().filter(|field| !field.is_nullable());
+    texts.extend(not_null.map(|field| format!("NOT NULL {}", field.name())));
+    texts.sort();
+    texts
+}
+
+fn constraints(snapshot: &EagerSnapshot) -> Vec<(String, String)> {
+    let configuration = snapshot.metadata().configuration().iter();
+    let named = configuration.filter_map(|(key, text)| Some((key.strip_prefix(CONSTRAINT)?, text)));
+    named.map(|(name, text)| (name.to_owned(), text.clone())).collect()
+}
+
+/// Of columns at the top; those within structs are refused elsewhere, as nobody writes them.
+fn invariants(schema: &Schema) -> Vec<(String, String)> {
+    let of = |field: &Arc<Field>| {
+        let json: serde_json::Value = serde_json::from_str(field.metadata().get(INVARIANTS)?).ok()?;
+        let text = json.pointer("/expression/expression")?.as_str()?.to_owned();
+        Some((field.name().clone(), text))
+    };
+    schema.fields().iter().filter_map(of).collect()
+}
+
+impl Rules {
+    pub(super) fn of(snapshot: &EagerSnapshot, schema: &SchemaRef) -> Result<Self> {
+        let generated = features::generated_columns(schema);
+        let fields = schema.fields().iter().map(|field| match generated.contains_key(field.name()) {
+            true => Arc::new(field.as_ref().clone().with_nullable(true)),
+            false => field.clone(),
+        });
+        let open = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let checks = constraints(snapshot)
+            .into_iter()
+            .chain(invariants(schema))
+            .map(|(name, text)| Rule::new(name, text, &open))
+            .collect::<Result<Vec<_>>>()?;
+        let generated = generated
+            .into_iter()
+            .map(|(name, text)| Ok((schema.index_of(&name)?, Rule::new(name, text, &open)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { schema: schema.clone(), open, checks, generated })
+    }
+
+    /// What rows that come are compared with.
+    pub(super) fn accepted(&self) -> &Schema {
+        &self.open
+    }
+
+    /// The rows in the table's own columns, with those that are generated, if they keep all rules.
+    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut rows = schema::conform(batch, &self.open)?;
+        if !self.generated.is_empty() {
+            rows = self.generate(batch, rows)?;
+        }
+        for check in &self.checks {
+            check.demand(&rows)?;
+        }
+        Ok(rows)
+    }
+
+    fn generate(&self, given: &RecordBatch, rows: RecordBatch) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        for (index, rule) in &self.generated {
+            let field = self.schema.field(*index);
+            let value = cast(&rule.evaluate(&rows)?, field.data_type())?;
+            if given.column_by_name(&rule.name).is_some() {
+                let equal = not_distinct(&columns[*index], &value)?;
+                if let Some(row) = equal.iter().position(|equal| equal != Some(true)) {
+                    let message = format!(
+                        "the generated column `{}` is not `{}` in the row {}",
+                        rule.name,
+                        rule.text,
+                        shown(&rows, row)
+                    );
+                    return Err(
+                        Error::new(Code::BadData, message).hint("leave the column out: it is computed")
+                    );
+                }
+            }
+            columns[*index] = value;
+        }
+        RecordBatch::try_new(self.schema.clone(), columns)
+            .map_err(|error| Error::new(Code::BadData, format!("generated columns: {error}")))
+    }
+}
+
+impl Rule {
+    fn new(name: String, text: String, schema: &SchemaRef) -> Result<Self> {
+        let plan = || -> Result<Arc<dyn PhysicalExpr>> {
+            let state = SessionContext::new().state();
+            let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(from_datafusion)?;
+            let spoken = translate(&text, schema.as_arrow())?;
+            let expr = state.create_logical_expr(&spoken, &schema).map_err(from_datafusion)?;
+            state.create_physical_expr(expr, &schema).map_err(from_datafusion)
+        };
+        match plan() {
+            Ok(value) => Ok(Self { name, text, value }),
+            Err(error) => Err(Error::new(
+                Code::Unsupported,
+                format!("cannot evaluate `{text}`, which the table demands as `{name}`: {}", error.message),
+            )
+            .hint("drop the constraint, or write the table with the engine that made it")),
+        }
+    }
+
+    fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef> {
+        let value = self.value.evaluate(rows).map_err(from_datafusion)?;
+        value.into_array(rows.num_rows()).map_err(from_datafusion)
+    }
+
+    fn demand(&self, rows: &RecordBatch) -> Result<()> {
+        let value = self.evaluate(rows)?;
+        let Some(holds) = value.as_boolean_opt() else {
+            return Err(Error::new(Code::TypeMismatch, format!("`{}` is no condition", self.text)));
+        };
+        match holds.iter().position(|holds| holds != Some(true)) {
+            None => Ok(()),
+            Some(row) => {
+                let (name, text, row) = (&self.name, &self.text, shown(rows, row));
+                Err(Error::new(
+                    Code::BadData,
+                    format!("the constraint `{name}` CHECK ({text}) fails for the row {row}"),
+                )
+                .hint("filter such rows out, or ALTER TABLE … DROP CONSTRAINT"))
+            }
+        }
+    }
+}
+
+/// A row for an error message.
+fn shown(rows: &RecordBatch, row: usize) -> String {
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns());
+    let values = columns.map(|(field, values)| {
+        let value = match values.is_null(row) {
+            true => "NULL".to_owned(),
+            false => array_value_to_string(values, row).unwrap_or_else(|_| "?".to_owned()),
+        };
+        format!("{}: {value}", field.name())
+    });
+    format!("{{{}}}", values.collect::<Vec<_>>().join(", "))
+}
+
+/// Spark's SQL as DataFusion's: names in backticks and in any case, and parts of times.
+fn translate(text: &str, schema: &Schema) -> Result<String> {
+    let fault = |error: ParserError| Error::new(Code::Syntax, format!("{error}"));
+    let mut expr = Parser::new(&DatabricksDialect {})
+        .try_with_sql(text)
+        .and_then(|mut parser| parser.parse_expr())
+        .map_err(fault)?;
+    let own = |ident: &Ident| match schema
+        .fields()
+        .iter()
+        .find(|field| field.name().eq_ignore_ascii_case(&ident.value))
+    {
+        Some(field) => Ident::with_quote('"', field.name()),
+        None => ident.clone(),
+    };
+    let mut replaced = None;
+    let _ = visit_expressions_mut(&mut expr, |part| {
+        match part {
+            Expr::Identifier(ident) => *ident = own(ident),
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(first) = parts.first_mut() {
+                    *first = own(first);
+                }
+            }
+            // In Spark a text may stand in double quotes.
+            Expr::Value(value) => {
+                if let Value::DoubleQuotedString(text) = &value.value {
+                    value.value = Value::SingleQuotedString(text.clone());
+                }
+            }
+            Expr::Function(_) => {
+                let words = part.to_string();
+                let call = words.split_once('(').and_then(|(name, rest)| {
+                    let argument = rest.strip_suffix(')')?;
+                    let (_, unit) = PARTS.iter().find(|(function, _)| name.eq_ignore_ascii_case(function))?;
+                    Some(format!("date_part('{unit}', {argument})"))
+                });
+                if let Some(call) = call {
+                    match Parser::new(&GenericDialect {}).try_with_sql(&call).and_then(|mut p| p.parse_expr())
+                    {
+                        Ok(call) => *part = call,
+                        Err(error) => replaced = Some(error),
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    match replaced {
+        Some(error) => Err(fault(error)),
+        None => Ok(expr.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, TimeUnit};
+
+    fn rules(checks: &[(&str, &str)], generated: &[(&str, &str)]) -> Result<Rules> {
+        let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("Id", DataType::Int64, true),
+            Field::new("ts", instant, true),
+            Field::new("day", DataType::Date32, false),
+            Field::new("hour", DataType::Int32, true),
+        ]));
+        let fields = schema.fields().iter().map(|field| {
+            let open = generated.iter().any(|(name, _)| name == field.name());
+            Arc::new(field.as_ref().clone().with_nullable(open || field.is_nullable()))
+        });
+        let open = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let rule = |(name, text): &(&str, &str)| Rule::new((*name).to_owned(), (*text).to_owned(), &open);
+        Ok(Rules {
+            checks: checks.iter().map(rule).collect::<Result<_>>()?,
+            generated: generated
+                .iter()
+                .map(|pair| Ok((schema.index_of(pair.0)?, rule(pair)?)))
+                .collect::<Result<_>>()?,
+            schema,
+            open: open.clone(),
+        })
+    }
+
+    fn batch(id: Option<i64>) -> RecordBatch {
+        let at = 1_700_000_000_000_000;
+        let ts = TimestampMicrosecondArray::from(vec![at, at]).with_timezone("UTC");
+        RecordBatch::try_from_iter_with_nullable([
+            ("Id", Arc::new(Int64Array::from(vec![Some(1), id])) as ArrayRef, true),
+            ("ts", Arc::new(ts) as ArrayRef, true),
+        ])
+        .unwrap()
+    }
+
+    const DAY: (&str, &str) = ("day", "CAST(ts AS DATE)");
+
+    #[test]
+    fn a_violated_constraint_is_named_with_a_row() {
+        let rules = rules(&[("positive", "`id` > 0 AND hour < 24")], &[DAY, ("hour", "HOUR(TS)")]).unwrap();
+        let rows = rules.apply(&batch(Some(2))).unwrap();
+        assert_eq!(rows.num_rows(), 2);
+        let error = rules.apply(&batch(Some(-7))).unwrap_err();
+        assert_eq!(error.code, Code::BadData);
+        for word in ["positive", "`id` > 0", "Id: -7", "day: 2023-11-14", "hour: 22"] {
+            assert!(error.message.contains(word), "{word}: {error}");
+        }
+        assert!(rules.apply(&batch(None)).is_err(), "NULL is not true");
+    }
+
+    #[test]
+    fn what_is_given_for_a_generated_column_must_be_what_it_is() {
+        let rules = rules(&[], &[DAY]).unwrap();
+        let with_day = |day: i32| {
+            let mut columns = batch(Some(1)).columns().to_vec();
+            columns.push(Arc::new(arrow::array::Date32Array::from(vec![day; 2])));
+            let mut fields = batch(Some(1)).schema().fields().to_vec();
+            fields.push(Arc::new(Field::new("day", DataType::Date32, true)));
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+        };
+        rules.apply(&with_day(19_675)).unwrap();
+        let error = rules.apply(&with_day(19_676)).unwrap_err();
+        assert!(error.message.contains("`day` is not `CAST(ts AS DATE)`"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_evaluated_is_refused_by_name() {
+        let Err(error) = rules(&[("odd", "sparkish(id)")], &[DAY]) else { panic!("it was taken") };
+        assert_eq!(error.code, Code::Unsupported);
+        assert!(error.message.contains("sparkish(id)") && error.message.contains("`odd`"), "{error}");
+    }
+}

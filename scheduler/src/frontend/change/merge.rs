@@ -1,0 +1,112 @@
+//! MERGE: one join finds the touched files, another one makes their new rows.
+
+use super::work::{Read, Work, miscounted};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use tidemill_core::{Code, Error, Result};
+use tidemill_engine::{Change, Reads, from_datafusion};
+use tidemill_sql::changes::{MergeQueries, action};
+use tidemill_sql::statement::{Merge, MergeWhen};
+
+pub(super) async fn describe(work: &Work, merge: &Merge) -> Result<LogicalPlan> {
+    let read = work.read(&merge.alias).await?;
+    let columns = source_columns(work, merge).await?;
+    let queries = MergeQueries::new(&read.target, merge, columns);
+    work.plan_open(&work.over(&read, None)?, &queries.merged()?).await
+}
+
+pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
+    let read = work.read(&merge.alias).await?;
+    read.snapshot.demand_writable()?;
+    let columns = source_columns(work, merge).await?;
+    let queries = MergeQueries::new(&read.target, merge, columns);
+    let whole = work.over(&read, None)?;
+    let find = work.plan(&whole, &queries.touched()).await?;
+    let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);
+    let touched: Vec<usize> = if queries.has(MergeWhen::NotMatchedBySource) {
+        read.snapshot.files(&work.session.state, &[])?.iter().map(|file| file.number).collect()
+    } else if rewrites {
+        work.touched(&whole, &find).await?.into_keys().collect()
+    } else {
+        Vec::new()
+    };
+    let state = if rewrites { work.over(&read, Some(&touched))? } else { whole };
+    let plan = work.plan(&state, &queries.merged()?).await?;
+    let (adds, tally) = work.write(&state, &plan, true).await?;
+    let count = |action: i8| tally.get(&action).copied().unwrap_or(0);
+    let (copied, updated, inserted) = (count(action::COPY), count(action::UPDATE), count(action::INSERT));
+    let mut deleted = count(action::DELETE);
+    let rows = work.rows_of(&read, &touched).await?;
+    if copied + updated + deleted > rows && rewrites {
+        if !queries.allows_several_matches() {
+            return Err(Error::new(
+                Code::BadData,
+                "MERGE: several rows of the source match one row of the table",
+            )
+            .hint("make the source unique by the columns of ON, with SELECT DISTINCT or GROUP BY"));
+        }
+        deleted = rows.saturating_sub(copied + updated);
+    }
+    if rewrites && copied + updated + deleted != rows {
+        return Err(miscounted(rows, copied + updated + deleted));
+    }
+    if updated + deleted + inserted == 0 {
+        return Ok(0);
+    }
+    if !touched.is_empty() {
+        read.snapshot.demand_rewritable()?;
+    }
+    let mut change =
+        Change { removes: touched, adds, reads: reads(&read, merge, &find)?, ..Change::new("MERGE") };
+    for (name, rows) in [
+        ("numTargetRowsCopied", copied),
+        ("numTargetRowsUpdated", updated),
+        ("numTargetRowsInserted", inserted),
+        ("numTargetRowsDeleted", deleted),
+    ] {
+        change.metrics.insert(name.to_owned(), rows);
+    }
+    change.parameters.insert("predicate".to_owned(), merge.on.clone());
+    work.commit(&read, change).await?;
+    Ok(updated + deleted + inserted)
+}
+
+/// Names of the source's columns.
+async fn source_columns(work: &Work, merge: &Merge) -> Result<Vec<String>> {
+    let plan = work.plan_open(&work.session.state, &MergeQueries::source(merge)).await?;
+    let mut volatile = false;
+    plan.apply_with_subqueries(|node| {
+        volatile |= node.expressions().iter().any(Expr::is_volatile);
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    if volatile {
+        return Err(Error::new(Code::Unsupported, "a source of MERGE that changes from call to call")
+            .hint("it is read twice: CREATE TABLE … AS the source first, then MERGE that"));
+    }
+    Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
+}
+
+/// What of the target the join looks at: the conditions of ON over the target alone.
+fn reads(read: &Read, merge: &Merge, find: &LogicalPlan) -> Result<Reads> {
+    let by_source = merge.clauses.iter().any(|clause| clause.when == MergeWhen::NotMatchedBySource);
+    let mut filters = Vec::new();
+    if !by_source {
+        find.apply(|node| {
+            let LogicalPlan::Join(join) = node else { return Ok(TreeNodeRecursion::Continue) };
+            for condition in join.filter.iter().flat_map(split_conjunction) {
+                let columns = condition.column_refs();
+                let of_target = |column: &&datafusion::common::Column| {
+                    column.relation.as_ref().is_some_and(|table| table.table() == read.target.alias)
+                };
+                if !columns.is_empty() && columns.iter().all(of_target) {
+                    filters.push(condition.clone());
+                }
+            }
+            Ok(TreeNodeRecursion::Stop)
+        })
+        .map_err(from_datafusion)?;
+    }
+    Ok(if filters.is_empty() { Reads::Everything } else { Reads::Matching(filters) })
+}

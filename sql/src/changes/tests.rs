@@ -1,0 +1,111 @@
+//! The queries themselves, over plain tables: what they leave of each row.
+
+use super::*;
+use crate::statement::TableChange;
+use crate::{Statement, parse, plan_query};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+/// Files 0 (ids 1, 2) and 1 (ids 3, NULL).
+const TARGET: &str = "SELECT * FROM (VALUES (1, 'a', 0), (2, 'b', 0), (3, 'c', 1), (NULL, 'n', 1)) \
+                      AS v(id, name, __file_number)";
+
+async fn rows(context: &SessionContext, sql: &str) -> String {
+    let state = with_target(&context.state(), target_table(context).await).unwrap();
+    let query = crate::dialect::parse_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let plan = plan_query(&state, query).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let context = SessionContext::new_with_state(state);
+    let batches = context.execute_logical_plan(plan).await.unwrap().collect().await;
+    let batches = batches.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
+    let mut lines: Vec<String> = text
+        .lines()
+        .skip(3)
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned())
+        .collect();
+    lines.sort();
+    lines.join("; ")
+}
+
+async fn target_table(context: &SessionContext) -> std::sync::Arc<dyn datafusion::catalog::TableProvider> {
+    context.sql(TARGET).await.unwrap().into_view()
+}
+
+async fn context() -> (SessionContext, Target) {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    context.sql("CREATE TABLE s AS SELECT * FROM (VALUES (2, 'B'), (4, 'D')) AS v(id, name)").await.unwrap();
+    context.sql("CREATE TABLE gone AS SELECT * FROM (VALUES (2), (NULL)) AS v(id)").await.unwrap();
+    let schema = context.sql("SELECT id, name FROM s").await.unwrap().schema().as_arrow().clone();
+    let target = Target::new("t", &schema, &Default::default());
+    (context, target)
+}
+
+#[tokio::test]
+async fn what_a_delete_touches_and_leaves() {
+    let (context, target) = context().await;
+    assert_eq!(rows(&context, &touched(&target, "t.id >= 2")).await, "0 1; 1 1");
+    // NULL is not true: the row stays.
+    assert_eq!(rows(&context, &deleted(&target, "id >= 2")).await, "1 a; n");
+    assert_eq!(rows(&context, &deleted(&target, "id IN (SELECT id FROM gone)")).await, "1 a; 3 c; n");
+    let exists = "EXISTS (SELECT 1 FROM s WHERE s.id = t.id)";
+    assert_eq!(rows(&context, &touched(&target, exists)).await, "0 1");
+    assert_eq!(rows(&context, &deleted(&target, exists)).await, "1 a; 3 c; n");
+    let scalar = "id > (SELECT min(id) FROM s)";
+    assert_eq!(rows(&context, &deleted(&target, scalar)).await, "1 a; 2 b; n");
+}
+
+#[tokio::test]
+async fn what_an_update_makes_of_rows() {
+    let (context, target) = context().await;
+    let set = [("name".to_owned(), "name || id".to_owned())];
+    assert_eq!(
+        rows(&context, &updated(&target, &set, Some("t.id >= 2")).unwrap()).await,
+        "1 a; 2 b2; 3 c3; n"
+    );
+    let in_list = Some("t.id IN (SELECT id FROM s)");
+    assert_eq!(rows(&context, &updated(&target, &set, in_list).unwrap()).await, "1 a; 2 b2; 3 c; n");
+    let from_other = [("name".to_owned(), "(SELECT max(name) FROM s WHERE s.id = t.id)".to_owned())];
+    assert_eq!(
+        rows(&context, &updated(&target, &from_other, Some("id = 2")).unwrap()).await,
+        "1 a; 2 B; 3 c; n"
+    );
+    let unknown = [("nam".to_owned(), "1".to_owned())];
+    let error = updated(&target, &unknown, None).unwrap_err();
+    assert_eq!(error.hint.as_deref(), Some("did you mean `name`?"));
+}
+
+#[tokio::test]
+async fn what_replace_where_keeps_and_refuses() {
+    let (context, target) = context().await;
+    let new = "SELECT 2 AS id, 'new' AS name UNION ALL SELECT 1, 'bad'";
+    assert_eq!(rows(&context, &replaced(&target, "id >= 2", new)).await, "1 a 0; 1 bad -3; 2 new 2; n 0");
+}
+
+#[tokio::test]
+async fn what_a_merge_makes_of_rows() {
+    let (context, target) = context().await;
+    let merge = async |clauses: &str| {
+        let text = format!("MERGE INTO t USING s ON t.id = s.id {clauses}");
+        let Statement::Change(change) = parse(&text, "public").unwrap() else { panic!("{text}") };
+        let TableChange::Merge(mut merge) = *change else { panic!("{text}") };
+        merge.source = "s".to_owned();
+        let queries = MergeQueries::new(&target, &merge, vec!["id".to_owned(), "name".to_owned()]);
+        let touched = rows(&context, &queries.touched()).await;
+        (touched, rows(&context, &queries.merged().unwrap()).await)
+    };
+    let (touched, merged) =
+        merge("WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id * 10)").await;
+    assert_eq!(touched, "0 1");
+    assert_eq!(merged, "1 a 0; 2 B 1; 3 c 0; 40  2; n 0");
+    let (_, merged) = merge(
+        "WHEN MATCHED AND s.name = 'X' THEN DELETE WHEN MATCHED THEN UPDATE SET name = s.name || t.name \
+         WHEN NOT MATCHED BY SOURCE AND t.id = 3 THEN DELETE \
+         WHEN NOT MATCHED BY SOURCE AND t.id IS NULL THEN UPDATE SET id = 0",
+    )
+    .await;
+    assert_eq!(merged, "0 n 1; 1 a 0; 2 Bb 1; 3 c -1");
+    let (_, merged) = merge("WHEN NOT MATCHED AND s.id > 9 THEN INSERT *").await;
+    assert!(merged.ends_with("-2"), "{merged}");
+    let (_, merged) = merge("WHEN NOT MATCHED THEN INSERT *").await;
+    assert_eq!(merged, "4 D 2");
+}

@@ -1,0 +1,162 @@
+//! `ALTER TABLE t …`: changes of what a table is.
+//!
+//! ```sql
+//! ALTER TABLE t ADD COLUMN[S] [(] name type, … [)]
+//! ALTER TABLE t ADD CONSTRAINT name CHECK (condition)   ·  DROP CONSTRAINT [IF EXISTS] name
+//! ALTER TABLE t SET TBLPROPERTIES ('key' = 'value', …)  ·  UNSET TBLPROPERTIES [IF EXISTS] ('key', …)
+//! ALTER TABLE t ALTER COLUMN name {SET | DROP} NOT NULL
+//! ```
+
+use crate::TableName;
+use crate::dialect::{Cursor, column_schema};
+use arrow::datatypes::SchemaRef;
+use datafusion::sql::sqlparser::ast::{ColumnDef, Expr, Ident, visit_expressions_mut};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tidemill_core::{Code, Error, Result};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlterTable {
+    pub table: TableName,
+    pub action: AlterAction,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum AlterAction {
+    AddColumns(SchemaRef),
+    AddConstraint { name: String, condition: String },
+    DropConstraint { name: String, if_exists: bool },
+    SetProperties(BTreeMap<String, String>),
+    UnsetProperties { keys: Vec<String>, if_exists: bool },
+    SetNotNull(String),
+    DropNotNull(String),
+}
+
+/// Begins behind `ALTER`.
+pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<AlterTable> {
+    cursor.expect(&["TABLE"])?;
+    let table = cursor.table_name(default_schema)?;
+    let action = match cursor.one_of(&["ADD", "DROP", "SET", "UNSET", "ALTER", "RENAME"])? {
+        "ADD" => match cursor.take(&["CONSTRAINT"]) {
+            true => {
+                let name = cursor.ident()?;
+                cursor.expect(&["CHECK"])?;
+                cursor.expect_token(&Token::LParen)?;
+                let condition = stored(cursor.expr()?);
+                cursor.expect_token(&Token::RParen)?;
+                AlterAction::AddConstraint { name, condition }
+            }
+            false => {
+                cursor.one_of(&["COLUMN", "COLUMNS"])?;
+                AlterAction::AddColumns(Arc::new(column_schema(columns(cursor)?)?))
+            }
+        },
+        "DROP" => {
+            if cursor.one_of(&["CONSTRAINT", "COLUMN", "COLUMNS"])? != "CONSTRAINT" {
+                return Err(Error::new(Code::Unsupported, "DROP COLUMN needs column mapping")
+                    .hint("CREATE OR REPLACE TABLE t AS SELECT the columns to keep FROM t"));
+            }
+            let if_exists = cursor.take(&["IF", "EXISTS"]);
+            AlterAction::DropConstraint { name: cursor.ident()?, if_exists }
+        }
+        "SET" => {
+            cursor.expect(&["TBLPROPERTIES"])?;
+            AlterAction::SetProperties(cursor.options()?)
+        }
+        "UNSET" => {
+            cursor.expect(&["TBLPROPERTIES"])?;
+            let if_exists = cursor.take(&["IF", "EXISTS"]);
+            AlterAction::UnsetProperties { keys: cursor.list(Cursor::string)?, if_exists }
+        }
+        "RENAME" => {
+            return Err(Error::new(Code::Unsupported, "ALTER TABLE … RENAME")
+                .hint("CREATE TABLE another AS SELECT …, or a view with the new names"));
+        }
+        _ => {
+            cursor.expect(&["COLUMN"])?;
+            let column = cursor.ident()?;
+            match cursor.one_of(&["SET", "DROP", "TYPE"])? {
+                "TYPE" => {
+                    return Err(Error::new(Code::Unsupported, "ALTER COLUMN … TYPE needs type widening")
+                        .hint("CREATE OR REPLACE TABLE t AS SELECT CAST(column AS …), … FROM t"));
+                }
+                "SET" => {
+                    cursor.expect(&["NOT", "NULL"])?;
+                    AlterAction::SetNotNull(column)
+                }
+                _ => {
+                    cursor.expect(&["NOT", "NULL"])?;
+                    AlterAction::DropNotNull(column)
+                }
+            }
+        }
+    };
+    Ok(AlterTable { table, action })
+}
+
+/// An expression as the log keeps it: in Spark, names are quoted by backticks.
+pub(super) fn stored(mut expr: Expr) -> String {
+    let quote = |ident: &mut Ident| {
+        if ident.quote_style.is_some() {
+            ident.quote_style = Some('`');
+        }
+    };
+    let _ = visit_expressions_mut(&mut expr, |part| {
+        match part {
+            Expr::Identifier(ident) => quote(ident),
+            Expr::CompoundIdentifier(idents) => idents.iter_mut().for_each(quote),
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    expr.to_string()
+}
+
+fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<ColumnDef>> {
+    if cursor.peek_is(&Token::LParen) {
+        return cursor.list(Cursor::column);
+    }
+    let mut columns = vec![cursor.column()?];
+    while cursor.take_token(&Token::Comma) {
+        columns.push(cursor.column()?);
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statement::TableChange;
+    use crate::{Statement, parse};
+
+    fn alter(text: &str) -> Result<AlterAction> {
+        match parse(text, "public")? {
+            Statement::Change(change) => match *change {
+                TableChange::Alter(alter) => Ok(alter.action),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_each_action() {
+        for text in ["ALTER TABLE t ADD COLUMN a INT, b DATE", "ALTER TABLE t ADD COLUMNS (a INT, b DATE)"] {
+            let AlterAction::AddColumns(columns) = alter(text).unwrap() else { panic!("{text}") };
+            assert_eq!(columns.fields().len(), 2);
+        }
+        let check = alter("ALTER TABLE t ADD CONSTRAINT priced CHECK (\"Price\" >= 0)").unwrap();
+        let expected =
+            AlterAction::AddConstraint { name: "priced".to_owned(), condition: "`Price` >= 0".to_owned() };
+        assert_eq!(check, expected);
+        let set = alter("ALTER TABLE t SET TBLPROPERTIES ('delta.appendOnly' = 'true')").unwrap();
+        assert_eq!(
+            set,
+            AlterAction::SetProperties([("delta.appendOnly".to_owned(), "true".to_owned())].into())
+        );
+        assert_eq!(alter("ALTER TABLE t ALTER COLUMN a TYPE BIGINT").unwrap_err().code, Code::Unsupported);
+        assert_eq!(alter("ALTER TABLE t DROP COLUMN a").unwrap_err().code, Code::Unsupported);
+    }
+}

@@ -1,0 +1,174 @@
+//! DELETE, UPDATE, MERGE, overwrites and ALTER TABLE, in one process and on the engines of a cluster.
+
+use crate::cluster::{BINARY, Cluster, service};
+use std::path::Path;
+use std::process::Command;
+
+/// What the last statement answers, as CSV without its header; or what the shell says of the error.
+fn sql(folder: &Path, text: &str) -> Result<String, String> {
+    let output = Command::new(BINARY)
+        .current_dir(folder)
+        .env_remove("TIDEMILL_SERVER")
+        .args(["sql", "--format", "csv", "-c", text])
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    Ok(text.lines().skip(1).collect::<Vec<_>>().join(";"))
+}
+
+/// Statements, each with the query that looks at what it did and what that query answers, one row a `;`.
+const STEPS: &[(&str, &str, &str)] = &[
+    (
+        "CREATE TABLE t PARTITIONED BY (third) AS \
+         SELECT value AS n, 'n' || value AS word, value % 3 AS third FROM generate_series(1, 300)",
+        "SELECT count(*), sum(n) FROM t",
+        "300,45150",
+    ),
+    ("DELETE FROM t WHERE third = 0", "SELECT count(*), min(third) FROM t", "200,1"),
+    ("DELETE FROM t WHERE n > 290 OR n IS NULL", "SELECT count(*), max(n) FROM t", "194,290"),
+    (
+        "DELETE FROM t AS x WHERE x.n IN (SELECT value FROM generate_series(1, 10)) \
+         AND NOT EXISTS (SELECT 1 FROM generate_series(4, 5) AS g WHERE g.value = x.n)",
+        "SELECT count(*), min(n) FROM t",
+        "189,4",
+    ),
+    (
+        "UPDATE t SET word = word || '!', third = 7 WHERE n BETWEEN 11 AND 13",
+        "SELECT n, word, third FROM t WHERE n < 15 ORDER BY n",
+        "4,n4,1;5,n5,2;11,n11!,7;13,n13!,7;14,n14,2",
+    ),
+    (
+        "UPDATE t SET word = (SELECT max(word) FROM t) WHERE n = (SELECT min(n) FROM t)",
+        "SELECT n, word FROM t WHERE n < 6 ORDER BY n",
+        "4,n98;5,n5",
+    ),
+    (
+        "MERGE INTO t USING (SELECT value AS n, 'merged' AS word, value % 3 AS third \
+                             FROM generate_series(4, 6)) AS s ON t.n = s.n \
+         WHEN MATCHED AND s.n = 5 THEN DELETE WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+        "SELECT n, word, third FROM t WHERE n < 12 ORDER BY n",
+        "4,merged,1;6,merged,0;11,n11!,7",
+    ),
+    (
+        "MERGE INTO t USING (SELECT 4 AS n) AS s ON t.n = s.n \
+         WHEN MATCHED THEN UPDATE SET word = 'kept' \
+         WHEN NOT MATCHED BY SOURCE AND t.n > 20 THEN DELETE \
+         WHEN NOT MATCHED BY SOURCE AND t.n > 15 THEN UPDATE SET word = 'left'",
+        "SELECT n, word FROM t ORDER BY n",
+        "4,kept;6,merged;11,n11!;13,n13!;14,n14;16,left;17,left;19,left;20,left",
+    ),
+    (
+        "INSERT INTO t REPLACE WHERE n >= 14 SELECT 15, 'replaced', 0",
+        "SELECT n, word FROM t ORDER BY n",
+        "4,kept;6,merged;11,n11!;13,n13!;15,replaced",
+    ),
+    (
+        "ALTER TABLE t ADD COLUMNS (note VARCHAR); UPDATE t SET note = 'x' WHERE n = 4",
+        "SELECT n, note FROM t ORDER BY n LIMIT 2",
+        "4,x;6,",
+    ),
+    ("INSERT OVERWRITE t SELECT 1, 'one', 1, 'only'", "SELECT * FROM t", "1,one,1,only"),
+    (
+        "ALTER TABLE t ADD CONSTRAINT small CHECK (n < 10); INSERT INTO t VALUES (2, 'two', 2, NULL)",
+        "SELECT count(*) FROM t",
+        "2",
+    ),
+    ("TRUNCATE TABLE t", "SELECT count(*) FROM t", "0"),
+];
+
+/// Statements that must fail, with words of the error. `t` has the rows 1, 2 and 3.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "MERGE INTO t USING (SELECT 1 AS n UNION ALL SELECT 1) AS s ON t.n = s.n WHEN MATCHED THEN UPDATE SET word = 'x'",
+        "several rows of the source",
+    ),
+    ("INSERT INTO t REPLACE WHERE n > 1 SELECT 1, 'x'", "do not pass"),
+    ("UPDATE t SET wrd = 'x'", "did you mean `word`?"),
+    ("DELETE FROM t WHERE random() < 0.5", "changes from call to call"),
+    ("ALTER TABLE t ADD CONSTRAINT big CHECK (n > 1)", "n > 1"),
+    ("UPDATE t SET n = n + 100", "constraint `small`"),
+    ("INSERT INTO t VALUES (-1, 'ok'), (99, 'large')", "n: 99"),
+    ("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')", "cannot be set"),
+];
+
+#[test]
+fn every_change_in_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    for (statement, look, expected) in STEPS {
+        sql(folder.path(), statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        assert_eq!(sql(folder.path(), look).unwrap(), *expected, "{statement}");
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fill = "CREATE TABLE t AS SELECT value AS n, 'w' AS word FROM generate_series(1, 3); \
+                ALTER TABLE t ADD CONSTRAINT small CHECK (n < 10)";
+    sql(folder.path(), fill).unwrap();
+    for (statement, words) in REFUSED {
+        let error = sql(folder.path(), statement).unwrap_err();
+        assert!(error.contains(words), "{statement}: {error}");
+    }
+    // NOT IN over a NULL is never true.
+    sql(folder.path(), "DELETE FROM t WHERE n NOT IN (SELECT CAST(NULL AS BIGINT) UNION ALL SELECT 1)")
+        .unwrap();
+    assert_eq!(sql(folder.path(), "SELECT count(*), sum(n) FROM t").unwrap(), "3,6");
+    let twice =
+        "MERGE INTO t USING (SELECT 1 AS n UNION ALL SELECT 1) AS s ON t.n = s.n WHEN MATCHED THEN DELETE";
+    sql(folder.path(), twice).unwrap();
+    assert_eq!(sql(folder.path(), "SELECT count(*), sum(n) FROM t").unwrap(), "2,5");
+}
+
+#[test]
+fn every_change_on_the_executors() {
+    let Some(s3) = service("every_change_on_the_executors", "TIDEMILL_S3_ENDPOINT") else { return };
+    let cluster = Cluster::start(&s3);
+    for engine in ["pipelined", "staged"] {
+        for (statement, look, expected) in STEPS {
+            // A generated series is only known to the process itself: what follows from it comes from a table.
+            let statement = statement.replace("FROM generate_series(1, 10)", "FROM ten");
+            let statement = statement.replace("FROM generate_series(4, 5)", "FROM four_five");
+            let statement = statement.replace("FROM generate_series(4, 6)", "FROM four_six");
+            let set = match statement.starts_with("CREATE") {
+                true => "DROP TABLE IF EXISTS t; DROP TABLE IF EXISTS ten; DROP TABLE IF EXISTS four_five; \
+                         DROP TABLE IF EXISTS four_six; \
+                         CREATE TABLE ten AS SELECT value FROM generate_series(1, 10); \
+                         CREATE TABLE four_five AS SELECT value FROM generate_series(4, 5); \
+                         CREATE TABLE four_six AS SELECT value FROM generate_series(4, 6)"
+                    .to_owned(),
+                false => format!("SET engine = '{engine}'"),
+            };
+            cluster.rows(&format!("{set}; {statement}")).unwrap_or_else(|error| {
+                cluster.print_logs();
+                panic!("{engine}: {statement}: {error}")
+            });
+            let rows = cluster.rows(look).unwrap();
+            let values = |row: &serde_json::Value| {
+                let row = row.as_object().unwrap();
+                let values = row.values().map(|value| match value {
+                    serde_json::Value::String(text) => text.clone(),
+                    serde_json::Value::Null => String::new(),
+                    other => other.to_string(),
+                });
+                values.collect::<Vec<_>>().join(",")
+            };
+            let mut found: Vec<String> = rows.iter().map(values).collect();
+            let mut expected: Vec<String> = expected.split(';').map(sorted_fields).collect();
+            found = found.iter().map(|row| sorted_fields(row)).collect();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected, "{engine}: {statement}");
+        }
+    }
+}
+
+/// The values of a row without their order, as JSON objects may be sorted by name.
+fn sorted_fields(row: &str) -> String {
+    let mut fields: Vec<&str> = row.split(',').collect();
+    fields.sort_unstable();
+    fields.join(",")
+}
