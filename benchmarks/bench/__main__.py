@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from . import clickbench, concurrency, events, latency, memory, streaming, tpcds, tpch
+from . import clickbench, commits, concurrency, events, latency, memory, streaming, tpcds, tpch
 
 BENCHMARKS = {
     "tpch": tpch, "tpcds": tpcds, "clickbench": clickbench, "events": events, "latency": latency,
-    "concurrency": concurrency, "memory": memory, "streaming": streaming,
+    "concurrency": concurrency, "commits": commits, "memory": memory, "streaming": streaming,
 }  # fmt: skip
 
 

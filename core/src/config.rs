@@ -18,6 +18,7 @@ pub struct Config {
     pub engine: Engine,
     pub jobs: Jobs,
     pub streaming: Streaming,
+    pub maintenance: Maintenance,
     pub auth: Auth,
 }
 
@@ -128,6 +129,28 @@ pub struct Streaming {
     pub state_cache_bytes: usize,
 }
 
+/// Care of Delta tables: OPTIMIZE, VACUUM, and what is done for tables without being asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Maintenance {
+    /// Whether tables that are written here are looked after without being asked.
+    pub enabled: bool,
+    /// How often.
+    #[serde(with = "humantime_serde")]
+    pub interval: std::time::Duration,
+    /// Tables that are looked after at a time.
+    pub concurrency: usize,
+    /// Small files of a partition from which they are compacted.
+    pub compact_from_files: usize,
+    /// Size of a compacted file, for tables without `delta.targetFileSize`.
+    pub target_file_size_bytes: u64,
+    /// Memory that a compaction in this process may take, in bytes: it bounds the files written at a time.
+    pub memory_limit_bytes: u64,
+    /// How long VACUUM keeps files that no version has: longer than any write takes.
+    #[serde(with = "humantime_serde")]
+    pub orphan_retention: std::time::Duration,
+}
+
 /// Certificates of Flight SQL: files in PEM format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -218,6 +241,20 @@ impl Default for Jobs {
 impl Default for Streaming {
     fn default() -> Self {
         Self { buckets: 4, max_records_per_epoch: 2_000_000, state_deltas: 10, state_cache_bytes: 512 << 20 }
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: std::time::Duration::from_secs(30),
+            concurrency: 1,
+            compact_from_files: 50,
+            target_file_size_bytes: 128 << 20,
+            memory_limit_bytes: 512 << 20,
+            orphan_retention: std::time::Duration::from_secs(24 * 3600),
+        }
     }
 }
 

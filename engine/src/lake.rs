@@ -1,7 +1,7 @@
 //! The table format of the lake, as the engine sees it: opened for reading as a `TableProvider`, created with
 //! a schema. Appending goes through [`tidemill_core::Sink`], every other change through [`LakeSnapshot`].
 
-use crate::LakeSnapshot;
+use crate::{LakeSnapshot, Maintenance};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
@@ -37,4 +37,9 @@ pub trait LakeFormat: Send + Sync + std::fmt::Debug {
     /// Deletes a table with everything at its location, so that another one can be created there. Does nothing
     /// where there is none.
     async fn remove(&self, location: &Url) -> Result<()>;
+
+    /// What keeps this format's tables in order.
+    fn maintenance(&self) -> Result<&dyn Maintenance> {
+        Err(Error::new(Code::Unsupported, "tables of this format are not maintained here"))
+    }
 }

@@ -4,6 +4,7 @@
 //! register the same ones. [`registry_fingerprint`] is compared when an executor registers.
 
 use crate::object_stores::LazyObjectStores;
+use crate::zorder::zorder;
 use crate::{Services, from_datafusion};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -65,16 +66,20 @@ pub fn session_config(services: &Arc<Services>) -> SessionConfig {
 
 /// A session of this node. Callers add what is theirs (catalogs, planners) before they build it.
 pub fn session_state(services: &Arc<Services>, runtime: Arc<RuntimeEnv>) -> SessionStateBuilder {
-    SessionStateBuilder::new()
-        .with_config(session_config(services))
-        .with_runtime_env(runtime)
-        .with_default_features()
+    with_functions(SessionStateBuilder::new()).with_config(session_config(services)).with_runtime_env(runtime)
+}
+
+/// The functions that every node has.
+fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let mut builder = builder.with_default_features();
+    builder.scalar_functions().get_or_insert_default().push(zorder());
+    builder
 }
 
 /// Hash of the names of all functions and of this build: nodes that differ in it must not work together.
 pub fn registry_fingerprint() -> &'static str {
     static FINGERPRINT: LazyLock<String> = LazyLock::new(|| {
-        let state: SessionState = SessionStateBuilder::new().with_default_features().build();
+        let state: SessionState = with_functions(SessionStateBuilder::new()).build();
         let mut names: Vec<String> = Vec::new();
         names.extend(state.udfs());
         names.extend(state.udafs());
@@ -109,6 +114,7 @@ mod tests {
         let state = session_state(&services, runtime).build();
         assert!(Arc::ptr_eq(&Services::of(&state.task_ctx()).unwrap(), &services));
         assert!(state.udf("make_array").is_ok());
+        assert!(state.udf("zorder").is_ok());
     }
 
     #[test]

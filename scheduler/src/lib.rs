@@ -7,5 +7,6 @@ pub mod frontend;
 pub mod gateway;
 pub mod journal;
 pub mod loads;
+mod maintenance;
 pub mod pipelines;
 pub mod staged;

@@ -9,3 +9,4 @@ mod changes;
 mod chaos;
 mod cluster;
 mod local;
+mod race;

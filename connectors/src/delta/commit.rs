@@ -17,6 +17,7 @@ use super::features;
 use super::rules;
 use super::sink::Added;
 use super::table::{Loaded, Table};
+use super::written;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
@@ -107,6 +108,7 @@ pub(super) fn waits() -> impl Iterator<Item = Duration> + Send {
 
 /// Keeps what a commit of ours left.
 pub(super) fn landed(table: &Arc<Table>, loaded: Loaded, version: u64) {
+    written::note(&table.url);
     table.remember(loaded);
     if version.is_multiple_of(CHECKPOINT_EVERY) {
         // A snapshot that grew by updates gets slower with each; the next one begins at the checkpoint.

@@ -17,7 +17,7 @@ use object_store::path::Path;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, LakeSnapshot, TableOptions};
+use tidemill_engine::{LakeFormat, LakeSnapshot, Maintenance, TableOptions};
 use url::Url;
 
 /// Tables in Delta's format, wherever the configuration reaches.
@@ -29,6 +29,10 @@ pub struct DeltaLake {
 impl DeltaLake {
     pub fn new(config: Config) -> Self {
         Self { config }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 }
 
@@ -65,6 +69,10 @@ impl LakeFormat for DeltaLake {
         }
         table.forget();
         Ok(())
+    }
+
+    fn maintenance(&self) -> Result<&dyn Maintenance> {
+        Ok(self)
     }
 }
 

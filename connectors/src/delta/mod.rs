@@ -17,11 +17,18 @@
 mod alter;
 mod commit;
 mod conflict;
+mod convert;
+mod describe;
 mod error;
 mod features;
 mod files;
 mod lake;
+mod log;
+mod maintenance;
+#[cfg(test)]
+mod maintenance_tests;
 mod provider;
+mod restore;
 mod rules;
 mod schema;
 mod sink;
@@ -30,7 +37,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod upkeep;
+mod vacuum;
 mod writer;
+mod written;
 
 pub use lake::DeltaLake;
 pub use sink::{DeltaSink, OPTIONS, sink};

@@ -33,7 +33,7 @@ fn spec(url: &Url, options: &[(&str, &str)]) -> SinkSpec {
 }
 
 /// A sink with a table handle of its own, as another process has it.
-fn fresh(url: &Url) -> Arc<dyn Sink> {
+pub(super) fn fresh(url: &Url) -> Arc<dyn Sink> {
     let store = object_store_for(url, &Config::default()).unwrap();
     over(store, url)
 }
@@ -43,11 +43,11 @@ fn over(store: Arc<dyn ObjectStore>, url: &Url) -> Arc<dyn Sink> {
     Arc::new(DeltaSink::new(&spec(url, &[]), table).unwrap())
 }
 
-fn folder(dir: &tempfile::TempDir) -> Url {
+pub(super) fn folder(dir: &tempfile::TempDir) -> Url {
     Url::from_file_path(dir.path().join("table")).unwrap()
 }
 
-fn batch(ids: impl Iterator<Item = i64>, day: i32) -> RecordBatch {
+pub(super) fn batch(ids: impl Iterator<Item = i64>, day: i32) -> RecordBatch {
     let ids: Vec<i64> = ids.collect();
     let names = ids.iter().map(|id| format!("a name that does not fit into a view {id}"));
     let times = ids.iter().map(|id| id * 1_000_000_000);
@@ -60,7 +60,7 @@ fn batch(ids: impl Iterator<Item = i64>, day: i32) -> RecordBatch {
     .unwrap()
 }
 
-async fn write(sink: &Arc<dyn Sink>, job: &str, run: u64, rows: RecordBatch) -> Vec<Written> {
+pub(super) async fn write(sink: &Arc<dyn Sink>, job: &str, run: u64, rows: RecordBatch) -> Vec<Written> {
     let scope = WriteScope { job: job.to_owned(), run, task: "t".to_owned() };
     let mut writer = sink.writer(&scope, &rows.schema()).await.unwrap();
     writer.write(rows).await.unwrap();
@@ -79,7 +79,7 @@ async fn query(url: &Url, sql: &str) -> String {
     pretty_format_batches(&batches).unwrap().to_string()
 }
 
-async fn number(url: &Url, sql: &str) -> i64 {
+pub(super) async fn number(url: &Url, sql: &str) -> i64 {
     let batches = session(url).await.sql(sql).await.unwrap().collect().await.unwrap();
     batches[0].column(0).as_primitive::<Int64Type>().value(0)
 }
@@ -90,7 +90,7 @@ async fn plan(url: &Url, sql: &str) -> String {
 }
 
 /// What delta-rs itself finds in the table.
-async fn rows_by_delta_rs(url: &Url) -> (u64, u64) {
+pub(super) async fn rows_by_delta_rs(url: &Url) -> (u64, u64) {
     let table = deltalake_core::open_table(url.clone()).await.unwrap();
     let adds = table.snapshot().unwrap().snapshot().add_actions_table(true).unwrap();
     let rows =

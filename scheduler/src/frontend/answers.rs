@@ -17,7 +17,7 @@ pub(super) fn count_schema() -> SchemaRef {
     COUNT.clone()
 }
 
-pub(super) fn new_job() -> JobId {
+pub(crate) fn new_job() -> JobId {
     JobId::new(Uuid::now_v7().simple().to_string())
 }
 

@@ -284,7 +284,7 @@ impl Definer {
     }
 }
 
-pub(super) fn lake_sink(location: &Url) -> SinkSpec {
+pub(crate) fn lake_sink(location: &Url) -> SinkSpec {
     SinkSpec { connector: LAKE_SINK.to_owned(), target: location.to_string(), options: BTreeMap::new() }
 }
 

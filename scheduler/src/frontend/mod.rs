@@ -19,6 +19,7 @@ mod ingest;
 mod jobs;
 mod limits;
 mod load_query;
+mod maintain;
 mod operate;
 pub mod params;
 mod query;
@@ -30,5 +31,8 @@ mod system;
 mod tasks;
 mod unfilled;
 
+pub(crate) use answers::new_job;
+pub(crate) use define::lake_sink;
+pub(crate) use query::{Planned, physical, plan_for};
 pub use service::SqlFrontend;
 pub use start::{Node, NodeOptions};

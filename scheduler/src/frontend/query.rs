@@ -142,15 +142,15 @@ impl Runner {
 
 /// A physical plan and the engine that takes it.
 #[derive(Clone, Debug)]
-pub(super) struct Planned {
-    pub(super) plan: Arc<dyn ExecutionPlan>,
-    pub(super) engine: Arc<dyn Engine>,
+pub(crate) struct Planned {
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) engine: Arc<dyn Engine>,
     /// Why that engine.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 /// Plans for the likely engine, chooses by what the plan reads, and plans again if another one was chosen.
-pub(super) async fn plan_for(
+pub(crate) async fn plan_for(
     engines: &Engines,
     choice: EngineChoice,
     state: &SessionState,
@@ -167,7 +167,7 @@ pub(super) async fn plan_for(
     Ok(Planned { plan, engine, reason })
 }
 
-async fn physical(
+pub(crate) async fn physical(
     state: &SessionState,
     config: SessionConfig,
     plan: &LogicalPlan,

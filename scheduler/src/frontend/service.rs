@@ -6,10 +6,12 @@ use super::api::{
 };
 use super::define::Definer;
 use super::jobs::Jobs;
+use super::maintain;
 use super::operate::Operator;
 use super::params;
 use super::query::Runner;
 use super::session::{Session, Sessions};
+use crate::maintenance::Optimizer;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use datafusion::catalog::{CatalogProvider, TableProvider};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableType};
 use std::sync::Arc;
+use std::time::Duration;
 use tidemill_core::{Code, Error, JobId, Result};
 use tidemill_engine::{Progress, from_datafusion};
 use tidemill_sql::catalog::Catalog;
@@ -34,6 +37,9 @@ pub struct SqlFrontend {
     pub(super) definer: Definer,
     pub(super) operator: Operator,
     pub(super) jobs: Jobs,
+    pub(super) optimizer: Optimizer,
+    /// VACUUM keeps files that no version has for this long.
+    pub(super) orphan_retention: Duration,
 }
 
 impl SqlFrontend {
@@ -97,6 +103,7 @@ impl SqlFrontend {
             Statement::Show(Show::Variable(name)) => {
                 text(["name", "value"], &[[name.clone(), session.get(&name)?]])
             }
+            Statement::Maintain(work) => Ok(maintain::run(self, session, sql, work)),
             Statement::Explain(Explain { statement, .. }) => self.explain_pipeline(*statement).await,
             Statement::Query(_)
             | Statement::Insert(_)
@@ -214,6 +221,7 @@ impl SqlFrontend {
             Statement::Explain(_) => rows(&["kind", "plan"]),
             Statement::Show(_) => rows(&["name", "value"]),
             Statement::RunLoad(_) => rows(&["run", "from", "to", "status", "rows", "counted"]),
+            Statement::Maintain(work) => (AnswerKind::Rows, maintain::schema(work)),
             Statement::CreateTable(create) if create.query.is_some() => (AnswerKind::Count, count_schema()),
             _ => (AnswerKind::Nothing, Arc::new(Schema::empty())),
         }

@@ -15,10 +15,14 @@ const ENGINE: &str = "engine";
 const SCHEMA: &str = "schema";
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
 const RESULT_COMPRESSION: &str = "result_compression";
-const OURS: [&str; 3] = [ENGINE, SCHEMA, RESULT_COMPRESSION];
+const OURS: [&str; 4] = [ENGINE, SCHEMA, RESULT_COMPRESSION, RETENTION_CHECK];
 
 /// How results are compressed on their way to the client; the gateway does it.
 const COMPRESSIONS: [&str; 3] = ["none", "lz4", "zstd"];
+/// Whether VACUUM refuses to remove what readers of older versions may need.
+const RETENTION_CHECK: &str = "vacuum_retention_check";
+/// The same by the name that Spark gives it.
+const SPARK_RETENTION_CHECK: &str = "spark.databricks.delta.retentiondurationcheck.enabled";
 
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -29,6 +33,7 @@ pub(super) struct Session {
     /// The server's statement_timeout, which RESET puts back.
     pub(super) default_timeout: Option<Duration>,
     pub(super) result_compression: &'static str,
+    pub(super) retention_check: bool,
     /// A session of DataFusion's, with this client's options.
     pub(super) state: SessionState,
 }
@@ -42,6 +47,7 @@ impl Session {
             limits: JobLimits { timeout: default_timeout, ..JobLimits::default() },
             default_timeout,
             result_compression: COMPRESSIONS[0],
+            retention_check: true,
             state,
         }
     }
@@ -50,6 +56,16 @@ impl Session {
     pub(super) fn set(&mut self, name: &str, value: Option<&str>, fresh: &SessionState) -> Result<()> {
         match (name.to_lowercase().as_str(), value) {
             (ENGINE, value) => self.engine = value.map_or(Ok(EngineChoice::Auto), str::parse)?,
+            (RETENTION_CHECK | SPARK_RETENTION_CHECK, value) => {
+                self.retention_check = match value.map(str::to_lowercase).as_deref() {
+                    None | Some("true") => true,
+                    Some("false") => false,
+                    Some(other) => {
+                        return Err(Error::new(Code::BadOption, format!("`{name}` cannot be `{other}`"))
+                            .hint("true or false"));
+                    }
+                }
+            }
             (SCHEMA, value) => {
                 let schema = value.unwrap_or(DEFAULT_SCHEMA).to_owned();
                 let known = self.state.catalog_list().catalog(CATALOG).map(|catalog| catalog.schema_names());
@@ -92,6 +108,7 @@ impl Session {
     pub(super) fn get(&self, name: &str) -> Result<String> {
         match name.to_lowercase().as_str() {
             ENGINE => Ok(self.engine.as_str().to_owned()),
+            RETENTION_CHECK | SPARK_RETENTION_CHECK => Ok(self.retention_check.to_string()),
             SCHEMA => Ok(self.schema.clone()),
             name if JobLimits::has(name) => Ok(self.limits.get(name)),
             RESULT_COMPRESSION => Ok(self.result_compression.to_owned()),

@@ -14,6 +14,7 @@ use crate::admission::{Background, Gate, Limits};
 use crate::cluster::Executors;
 use crate::engines::Engines;
 use crate::loads::{Loads, LoadsOptions, SystemClock};
+use crate::maintenance::{Optimizer, TargetSize, Upkeep};
 use crate::pipelines::{EngineRunner, Pipelines};
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -43,6 +44,7 @@ pub struct Node {
     pipelines: Arc<Pipelines>,
     loads: Arc<Loads>,
     history: Arc<History>,
+    upkeep: Upkeep,
 }
 
 impl Node {
@@ -72,6 +74,17 @@ impl Node {
         let definer = Definer { definitions, catalog: catalog.clone(), lake, connectors: connectors.clone() };
         definer.load().await?;
         let fresh = catalog.session(session_state(&services, runtime), DEFAULT_SCHEMA).build();
+
+        let target = TargetSize(config.maintenance.target_file_size_bytes.max(1));
+        let optimizer = Optimizer {
+            lake: definer.lake.clone(),
+            engines: engines.clone(),
+            state: fresh.clone(),
+            target,
+            bins_at_once: Optimizer::bins_within(config.maintenance.memory_limit_bytes, target),
+        };
+        let upkeep = Upkeep::start(optimizer.clone(), config.maintenance.clone());
+        let orphan_retention = config.maintenance.orphan_retention;
 
         let runner = Runner {
             engines,
@@ -109,8 +122,10 @@ impl Node {
             },
             definer,
             jobs,
+            optimizer,
+            orphan_retention,
         };
-        Ok(Self { frontend: Arc::new(frontend), pipelines, loads, history })
+        Ok(Self { frontend: Arc::new(frontend), pipelines, loads, history, upkeep })
     }
 
     /// Lets running epochs and loads come to a point from which they go on. What is missed here is done again
@@ -118,6 +133,7 @@ impl Node {
     pub async fn stop(&self) {
         self.pipelines.shutdown().await;
         self.loads.stop().await;
+        self.upkeep.stop().await;
         self.history.stop().await;
     }
 }

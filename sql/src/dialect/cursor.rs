@@ -38,6 +38,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Whether the `n`th next token is `token`.
+    pub(crate) fn is_at(&self, n: usize, token: &Token) -> bool {
+        self.parser.peek_nth_token_ref(n).token == *token
+    }
+
     /// Consumes the words if all of them come next.
     pub(crate) fn take(&mut self, words: &[&str]) -> bool {
         let there = words.iter().enumerate().all(|(n, word)| self.word_at(n).as_deref() == Some(word));

@@ -9,6 +9,7 @@ mod explain;
 mod external_table;
 mod insert;
 mod load;
+mod maintain;
 mod merge;
 mod parse;
 mod pipeline;
@@ -30,6 +31,7 @@ pub use explain::Explain;
 pub use external_table::CreateExternalTable;
 pub use insert::{Insert, InsertMode, align};
 pub use load::{CreateLoad, LoadDef, RunLoad, Schedule};
+pub use maintain::{Maintain, Place};
 pub use merge::{Merge, MergeAction, MergeClause, MergeWhen};
 pub use parse::parse;
 pub use pipeline::{CreateStreamingTable, Expectation, OnViolation, PipelineDef, Trigger};
@@ -65,4 +67,5 @@ pub enum Statement {
     Show(Show),
     Describe(TableName),
     Set(Set),
+    Maintain(Maintain),
 }

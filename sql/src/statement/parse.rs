@@ -1,8 +1,8 @@
 //! Looks at a statement's first words and hands it to the statement's own file.
 
 use super::{
-    Statement, change, connection, control, drop, explain, external_table, insert, load, pipeline, set, show,
-    source, table, view,
+    Statement, change, connection, control, drop, explain, external_table, insert, load, maintain, pipeline,
+    set, show, source, table, view,
 };
 use crate::dialect::Cursor;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -10,8 +10,9 @@ use tidemill_core::{Code, Error, Result};
 
 /// The words with which our statements begin.
 const LEADING: &[&str] = &[
-    "ALTER", "CREATE", "DELETE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "MERGE", "PAUSE", "RESET",
-    "RESUME", "RUN", "SELECT", "SET", "SHOW", "STOP", "TABLE", "TRUNCATE", "UPDATE", "VALUES", "WITH",
+    "ALTER", "CONVERT", "CREATE", "DELETE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "MERGE", "OPTIMIZE",
+    "PAUSE", "RESET", "RESTORE", "RESUME", "RUN", "SELECT", "SET", "SHOW", "STOP", "TABLE", "TRUNCATE",
+    "UPDATE", "VACUUM", "VALUES", "WITH",
 ];
 
 /// Words that begin statements elsewhere: refused as unsupported, not as misspelt.
@@ -26,14 +27,11 @@ const ELSEWHERE: &[&str] = &[
     "EXECUTE",
     "GRANT",
     "KILL",
-    "OPTIMIZE",
     "PREPARE",
-    "RESTORE",
     "REVOKE",
     "ROLLBACK",
     "START",
     "USE",
-    "VACUUM",
 ];
 
 /// Parses one statement; a semicolon may end it. Unqualified names are taken from `default_schema`.
@@ -68,10 +66,16 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
         Some("DROP") => drop::parse(cursor, default_schema).map(Statement::Drop),
         Some("SHOW") => show::parse(cursor, default_schema).map(Statement::Show),
         Some("SET" | "RESET") => set::parse(cursor).map(Statement::Set),
+        Some("DESCRIBE" | "DESC") if maintain::is_description(cursor) => {
+            maintain::describe(cursor, default_schema).map(Statement::Maintain)
+        }
         Some("DESCRIBE" | "DESC") => {
             cursor.one_of(&["DESCRIBE", "DESC"])?;
             cursor.take(&["TABLE"]);
             cursor.table_name(default_schema).map(Statement::Describe)
+        }
+        Some("VACUUM" | "RESTORE" | "CONVERT" | "OPTIMIZE") => {
+            maintain::parse(cursor, default_schema).map(Statement::Maintain)
         }
         Some(word) if ELSEWHERE.contains(&word) => {
             Err(Error::new(Code::Unsupported, format!("{word} is not supported")).hint(allowed()))

@@ -1,0 +1,15 @@
+//! Care of tables: rows laid out anew without being changed, and what is done for a table without being asked.
+
+mod bins;
+mod cluster;
+mod compact;
+mod due;
+mod report;
+mod rewrite;
+mod upkeep;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use compact::Compact;
+pub(crate) use report::Report;
+pub(crate) use rewrite::{Optimizer, TargetSize};
+pub(crate) use upkeep::Upkeep;
