@@ -2,10 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench bench-peers drivers services-up services-down
+.PHONY: help setup demo test verify bench bench-peers drivers interop services-up services-down
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# What `benchmarks/run streaming --peers spark` installs.
+SPARK_PYTHON ?= $(HOME)/.cache/tidemill/benchmarks/spark/bin/python
+DELTA_JARS ?= $(HOME)/.cache/tidemill/benchmarks/jars/spark
 # For the program that a target runs: make demo ARGS='--seconds 20'
 ARGS ?=
 
@@ -48,6 +51,9 @@ bench-peers: setup ## TPC-H at scale factors 1 and 10 beside DataFusion, Sail, S
 drivers: ## Flight SQL drivers against a server: JDBC, ADBC in Python and Go, SQLAlchemy; writes the matrix
 	cargo build --locked -p tidemill
 	tests/clients/matrix --program $(TARGET)/debug/tidemill $(ARGS)
+
+interop: ## lets Spark write the Delta tables of tests/interop again; SPARK_PYTHON has pyspark, DELTA_JARS Delta's jars
+	$(SPARK_PYTHON) tests/interop/write_tables.py tests/interop/tables --jars $(DELTA_JARS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

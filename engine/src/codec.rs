@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 
-use crate::exec::{DeduplicateExec, IngestExec, KeyedAggregateExec, WriteExec};
+use crate::exec::{DeduplicateExec, IngestExec, KeyedAggregateExec, RelabelExec, SelectRowsExec, WriteExec};
 use crate::guard::GuardExec;
 use crate::{from_datafusion, to_datafusion};
 
@@ -35,6 +35,8 @@ pub const OPERATORS: &[Operator] = &[
     Operator::of::<GuardExec>(),
     Operator::of::<IngestExec>(),
     Operator::of::<KeyedAggregateExec>(),
+    Operator::of::<RelabelExec>(),
+    Operator::of::<SelectRowsExec>(),
     Operator::of::<WriteExec>(),
 ];
 

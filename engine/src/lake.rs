@@ -4,10 +4,20 @@
 use crate::{LakeSnapshot, Maintenance};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use url::Url;
+
+/// A moment in a table's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableVersion {
+    /// The commit of this number.
+    Number(u64),
+    /// The newest commit that is not later.
+    Time(DateTime<Utc>),
+}
 
 /// How a table is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +38,18 @@ pub trait LakeFormat: Send + Sync + std::fmt::Debug {
         Err(Error::new(Code::Unsupported, format!("the table format at {location} cannot be changed"))
             .hint("INSERT appends to it"))
     }
+
+    /// An older snapshot. Fails with `Code::NotFound`, and says which there are, when it cannot be had any more.
+    async fn open_at(&self, location: &Url, version: TableVersion) -> Result<Arc<dyn TableProvider>>;
+
+    /// What changed in the table from one version to another, both included, to the newest by default: the table's
+    /// columns, `_change_type`, `_commit_version` and `_commit_timestamp`.
+    async fn changes(
+        &self,
+        location: &Url,
+        from: TableVersion,
+        to: Option<TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>>;
 
     async fn exists(&self, location: &Url) -> Result<bool>;
 

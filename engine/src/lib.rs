@@ -27,6 +27,6 @@ pub use engine::{Engine, EngineKind, Execution, JobKind, JobSpec, Progress};
 pub use error::{from_datafusion, to_datafusion};
 pub use guard::guard;
 pub use in_process::InProcess;
-pub use lake::{LakeFormat, TableOptions};
+pub use lake::{LakeFormat, TableOptions, TableVersion};
 pub use maintenance::Maintenance;
 pub use services::Services;

@@ -1,6 +1,6 @@
 //! From a parsed query to a logical plan.
 
-use crate::functions::{RewriteFor, rewrite_windows};
+use crate::functions::{RewriteFor, rewrite_versions, rewrite_windows};
 use datafusion::common::TableReference;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -13,6 +13,7 @@ use tidemill_engine::from_datafusion;
 /// window functions are never forgotten.
 pub async fn plan_query(state: &SessionState, mut query: Box<Query>) -> Result<LogicalPlan> {
     rewrite_windows(&mut query, RewriteFor::Batch)?;
+    rewrite_versions(state, &mut query)?;
     let statement = DfStatement::Statement(Box::new(SqlStatement::Query(query)));
     state
         .statement_to_plan(statement)

@@ -75,7 +75,7 @@ impl Drop for Node {
     }
 }
 
-/// A scheduler and two executors over an S3 lake of their own.
+/// A scheduler and two executors over a lake of their own.
 pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
     server: String,
@@ -83,21 +83,36 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// On S3.
     pub(crate) fn start(s3: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [flight, http, ballista] = free_ports();
-        let lake = format!("e2e-{:016x}", rand::rng().random::<u64>());
-        let config = folder.path().join("tidemill.toml");
-        let text = format!(
+        let lake = format!(
             r#"
 [lake]
-root = "s3://lake/{lake}"
+root = "s3://lake/e2e-{:016x}"
 [store]
 endpoint = "{s3}"
 region = "us-east-1"
 access_key_id = "env:AWS_ACCESS_KEY_ID"
 secret_access_key = "env:AWS_SECRET_ACCESS_KEY"
 allow_http = true
+"#,
+            rand::rng().random::<u64>()
+        );
+        Self::over(tempfile::tempdir().unwrap(), &lake)
+    }
+
+    /// In a folder that all of its processes see.
+    pub(crate) fn in_a_folder() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = format!("[lake]\nroot = \"{}\"\n", folder.path().join("lake").display());
+        Self::over(folder, &lake)
+    }
+
+    fn over(folder: tempfile::TempDir, lake: &str) -> Self {
+        let [flight, http, ballista] = free_ports();
+        let config = folder.path().join("tidemill.toml");
+        let text = format!(
+            r#"{lake}
 [journal]
 path = "{journal}"
 [server]
@@ -127,15 +142,20 @@ executor_threads = 1
 
     /// Runs statements, and gives the rows of the last one. The error is what the shell says.
     pub(crate) fn rows(&self, sql: &str) -> Result<Vec<serde_json::Value>, String> {
+        let text = self.answer("json", sql)?;
+        Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    /// The same as the shell writes it.
+    pub(crate) fn answer(&self, format: &str, sql: &str) -> Result<String, String> {
         let output = Command::new(BINARY)
-            .args(["sql", "--format", "json", "--max-rows", "0", "--server", &self.server, "-c", sql])
+            .args(["sql", "--format", format, "--max-rows", "0", "--server", &self.server, "-c", sql])
             .output()
             .unwrap();
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
-        let text = String::from_utf8(output.stdout).unwrap();
-        Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
     /// Waits for a condition; prints the logs when it does not come about.

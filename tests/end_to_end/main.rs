@@ -8,5 +8,6 @@
 mod changes;
 mod chaos;
 mod cluster;
+mod interop;
 mod local;
 mod race;

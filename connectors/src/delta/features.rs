@@ -9,8 +9,14 @@ use tidemill_core::{Code, Error, Result};
 
 /// Features without any effect on how the data files of an appending writer or a reader look, and those that
 /// are looked at one by one below.
-const READABLE: &[&str] =
-    &["columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
+const READABLE: &[&str] = &[
+    "columnMapping",
+    "deletionVectors",
+    "timestampNtz",
+    "typeWidening",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
 
 const WRITABLE: &[&str] = &[
     "appendOnly",
@@ -41,15 +47,10 @@ pub(super) const GENERATED: &str = "delta.generationExpression";
 
 const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
 
-/// Fails with `Code::Unsupported` where a plain scan of the data files would give wrong rows. Deletion
-/// vectors are a matter of each file, see the list of files.
+/// Fails with `Code::Unsupported` where a scan of the data files would give wrong rows.
 pub(super) fn demand_readable(snapshot: &EagerSnapshot) -> Result<()> {
     let protocol = snapshot.protocol();
-    refuse_unknown(protocol.reader_features().unwrap_or_default(), READABLE, "read")?;
-    match snapshot.metadata().configuration().get(COLUMN_MAPPING) {
-        Some(mode) if mode != "none" => Err(unsupported("read", "column mapping")),
-        _ => Ok(()),
-    }
+    refuse_unknown(protocol.reader_features().unwrap_or_default(), READABLE, "read")
 }
 
 /// Fails with `Code::Unsupported` where appending files needs more than we do.

@@ -4,8 +4,11 @@
 //! All of it is put into arrays, one row a file, once for each snapshot; a query then drops files by evaluating
 //! its filters over these arrays.
 
+use super::columns::Columns;
+use super::deletions::rows_left;
 use super::error::{from_delta, from_df};
 use super::features::unsupported;
+use super::scan::Files;
 use super::table::{Loaded, Table};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array,
@@ -16,22 +19,41 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, Result as DfResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use deltalake_core::kernel::DeletionVectorDescriptor;
+use deltalake_core::logstore::LogStoreRef;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
+use tidemill_engine::exec::{RowRuns, SelectedFile};
+use tokio::sync::OnceCell;
+use url::Url;
 
 /// A decimal statistic is a JSON number, exact up to this many digits.
 const EXACT_DECIMAL_DIGITS: u8 = 15;
 
+/// Deletion vectors that are read at once.
+const AT_ONCE: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct FileList {
     pub(super) files: Vec<PartitionedFile>,
-    /// Partition values, one row a file.
+    /// Partition values by logical names, one row a file.
     pub(super) partitions: RecordBatch,
+    /// Rows in each file, deleted ones included.
     rows: UInt64Array,
+    /// By logical names.
     columns: BTreeMap<String, Bounds>,
+    /// Where rows of a file are deleted.
+    deletions: BTreeMap<usize, Deletions>,
+}
+
+#[derive(Clone, Debug)]
+struct Deletions {
+    vector: DeletionVectorDescriptor,
+    left: OnceCell<RowRuns>,
 }
 
 /// What the log says about one column, one row a file; null where it says nothing.
@@ -45,21 +67,10 @@ struct Bounds {
 }
 
 impl FileList {
-    /// `file_schema` are the columns in the files, `partition_schema` those in the log.
-    pub(super) fn new(
-        table: &Table,
-        loaded: &Loaded,
-        file_schema: &Schema,
-        partition_schema: &SchemaRef,
-    ) -> Result<Self> {
+    pub(super) fn new(table: &Table, loaded: &Loaded, columns: &Columns) -> Result<Self> {
         let snapshot = loaded.snapshot();
         let fail = |error| from_delta(error, &table.url);
         let views: Vec<_> = snapshot.try_log_data().map_err(fail)?.iter().collect();
-        if views.iter().any(|view| view.deletion_vector_descriptor().is_some()) {
-            return Err(unsupported("read", "deletion vectors in use")
-                .hint("rewrite its files without them (REORG TABLE … APPLY (PURGE) in Spark)")
-                .context(format!("Delta table {}", table.url)));
-        }
         let batches = snapshot.add_actions_batches(false).map_err(fail)?;
         let adds = match batches.first() {
             Some(first) => concat_batches(&first.schema(), &batches)?,
@@ -72,12 +83,13 @@ impl FileList {
         }
         let rows: UInt64Array =
             views.iter().map(|view| view.num_records().and_then(|n| u64::try_from(n).ok())).collect();
-        let columns = file_schema
-            .fields()
-            .iter()
-            .map(|field| Ok((field.name().clone(), Bounds::new(&adds, field.name(), field.data_type())?)))
+        let bounds = columns
+            .file_columns()
+            .map(|(name, field)| Ok((field.name().clone(), Bounds::new(&adds, name, field.data_type())?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
-        let partitions = partition_values(&adds, partition_schema, views.len())?;
+        let partitions = partition_values(&adds, &columns.partition_schema(), views.len())?;
+        let fields: Vec<&Field> = columns.file_columns().map(|(_, field)| field.as_ref()).collect();
+        let mut deletions = BTreeMap::new();
 
         let mut files = Vec::with_capacity(views.len());
         for (row, view) in views.iter().enumerate() {
@@ -91,20 +103,41 @@ impl FileList {
                 .map(|values| ScalarValue::try_from_array(values, row))
                 .collect::<DfResult<Vec<_>>>()
                 .map_err(|error| from_df(error, &table.url))?;
-            let statistics = statistics(
-                file_schema,
-                &columns,
-                rows.is_valid(row).then(|| rows.value(row)),
-                size,
-                row,
-                &values,
-            );
+            let known = rows.is_valid(row).then(|| rows.value(row));
+            let mut statistics = statistics(&fields, &bounds, known, size, row, &values);
+            if let Some(vector) = view.deletion_vector_descriptor() {
+                let deleted = usize::try_from(vector.cardinality).unwrap_or_default();
+                statistics = without_rows(statistics, deleted, fields.len());
+                deletions.insert(row, Deletions { vector, left: OnceCell::new() });
+            }
             let mut file = PartitionedFile::new_from_meta(meta).with_partition_values(values);
             // Not by `with_statistics`: that takes partition values for never NULL.
             file.statistics = Some(Arc::new(statistics));
             files.push(file);
         }
-        Ok(Self { files, partitions, rows, columns })
+        Ok(Self { files, partitions, rows, columns: bounds, deletions })
+    }
+
+    /// The files of these numbers, with the rows that count where some are deleted.
+    pub(super) async fn read(
+        &self,
+        log_store: &LogStoreRef,
+        table: &Url,
+        numbers: &[usize],
+    ) -> Result<Files> {
+        let mut files = Files { whole: Vec::new(), selected: Vec::new(), statistics: None, cut: false };
+        let selected = numbers.iter().filter_map(|number| Some((number, self.deletions.get(number)?)));
+        let selected = selected.map(|(number, deletions)| async move {
+            let rows = self.rows.is_valid(*number).then(|| self.rows.value(*number));
+            let left = || rows_left(log_store, table, deletions.vector.clone(), rows);
+            let rows = deletions.left.get_or_try_init(left).await?.clone();
+            Ok::<_, Error>(SelectedFile { file: self.files[*number].clone(), rows })
+        });
+        let selected: Vec<_> = selected.collect();
+        files.selected = stream::iter(selected).buffered(AT_ONCE).try_collect().await?;
+        let whole = numbers.iter().filter(|number| !self.deletions.contains_key(number));
+        files.whole = whole.map(|number| self.files[*number].clone()).collect();
+        Ok(files)
     }
 }
 
@@ -147,7 +180,9 @@ impl FileList {
             columns.insert(name.clone(), picked);
         }
         let rows = take(&self.rows, &rows, None)?.as_primitive().clone();
-        Ok(Self { files, partitions, rows, columns })
+        let deleted = |(place, number): (usize, &usize)| Some((place, self.deletions.get(number)?.clone()));
+        let deletions = numbers.iter().enumerate().filter_map(deleted).collect();
+        Ok(Self { files, partitions, rows, columns, deletions })
     }
 }
 
@@ -235,7 +270,7 @@ fn partition_values(adds: &RecordBatch, schema: &SchemaRef, files: usize) -> Res
 }
 
 /// Where a file of the table is in its store.
-fn data_path(table: &Table, path: &Path) -> Result<Path> {
+pub(super) fn data_path(table: &Table, path: &Path) -> Result<Path> {
     if path.as_ref().contains("://")
         || path.as_ref().starts_with("file:/")
         || path.as_ref().starts_with("s3:/")
@@ -246,8 +281,29 @@ fn data_path(table: &Table, path: &Path) -> Result<Path> {
     Ok(table.root.parts().chain(path.parts()).collect())
 }
 
+/// Of a file of which rows are deleted: its bounds still hold, but may be of deleted rows.
+fn without_rows(statistics: Statistics, deleted: usize, file_columns: usize) -> Statistics {
+    let left = |rows: usize| rows.saturating_sub(deleted);
+    let num_rows = match statistics.num_rows {
+        Precision::Exact(rows) => Precision::Exact(left(rows)),
+        other => other,
+    };
+    let mut loose = statistics.clone().to_inexact();
+    loose.num_rows = num_rows;
+    // Partition values are the same in all rows.
+    let partitions = statistics.column_statistics.into_iter().enumerate().skip(file_columns);
+    for (place, mut column) in partitions {
+        if column.null_count != Precision::Exact(0) {
+            column.null_count = num_rows;
+        }
+        column.byte_size = column.byte_size.to_inexact();
+        loose.column_statistics[place] = column;
+    }
+    loose
+}
+
 fn statistics(
-    file_schema: &Schema,
+    file_fields: &[&Field],
     columns: &BTreeMap<String, Bounds>,
     rows: Option<u64>,
     size: u64,
@@ -257,11 +313,10 @@ fn statistics(
     let rows = rows.and_then(|rows| usize::try_from(rows).ok());
     let num_rows = rows.map_or(Precision::Absent, Precision::Exact);
     let width = |width: usize| num_rows.multiply(&Precision::Exact(width));
-    let variable = file_schema.fields().iter().filter(|f| f.data_type().primitive_width().is_none()).count();
+    let variable = file_fields.iter().filter(|f| f.data_type().primitive_width().is_none()).count();
     // The log does not say how large a column is; the joint size is right, the shares are a guess.
     let share = usize::try_from(size).unwrap_or(usize::MAX) / variable.max(1);
-    let mut column_statistics: Vec<ColumnStatistics> = file_schema
-        .fields()
+    let mut column_statistics: Vec<ColumnStatistics> = file_fields
         .iter()
         .map(|field| {
             let mut column = ColumnStatistics::new_unknown();

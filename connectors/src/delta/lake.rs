@@ -17,7 +17,7 @@ use object_store::path::Path;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, LakeSnapshot, Maintenance, TableOptions};
+use tidemill_engine::{LakeFormat, LakeSnapshot, Maintenance, TableOptions, TableVersion};
 use url::Url;
 
 /// Tables in Delta's format, wherever the configuration reaches.
@@ -47,6 +47,21 @@ impl LakeFormat for DeltaLake {
         let table = Table::at(location, &self.config)?;
         let loaded = table.demand().await?;
         Ok(Arc::new(DeltaSnapshot::new(table, loaded)))
+    }
+
+    async fn open_at(&self, location: &Url, version: TableVersion) -> Result<Arc<dyn TableProvider>> {
+        let table = Table::at(location, &self.config)?;
+        Ok(table.version(version).await?.provider(&table)?)
+    }
+
+    async fn changes(
+        &self,
+        location: &Url,
+        from: TableVersion,
+        to: Option<TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let table = Table::at(location, &self.config)?;
+        Ok(Arc::new(table.changes(from, to).await?))
     }
 
     async fn exists(&self, location: &Url) -> Result<bool> {

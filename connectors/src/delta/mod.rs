@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! read    log ─▶ snapshot ─▶ FileList (sizes, bounds, partitions) ─▶ DeltaProvider::scan ─▶ plain Parquet scan
+//!                                                                     └─▶ rows deleted ─▶ SelectRowsExec
 //! write   task ─▶ TaskWriter ─▶ Parquet files ─▶ one descriptor a file ─┐
+//! changes log ─▶ change files, files added and removed ─▶ the same scans, with kind and version as constants
 //! commit  driver ◀──────────────── all descriptors ◀────────────────────┘
 //!            └─▶ one log entry: files + txn(job, run), put if absent
 //! change  snapshot ─▶ some files as a table ─▶ rewritten by tasks ─▶ Transaction: removes + adds, if nobody
@@ -15,13 +17,17 @@
 //! What a table needs and we cannot do is refused by name, see `features`.
 
 mod alter;
+mod changes;
+mod columns;
 mod commit;
 mod conflict;
 mod convert;
+mod deletions;
 mod describe;
 mod error;
 mod features;
 mod files;
+mod history;
 mod lake;
 mod log;
 mod maintenance;
@@ -30,9 +36,12 @@ mod maintenance_tests;
 mod provider;
 mod restore;
 mod rules;
+mod scan;
 mod schema;
 mod sink;
 mod snapshot;
+#[cfg(test)]
+mod spark_tests;
 mod table;
 #[cfg(test)]
 mod tests;

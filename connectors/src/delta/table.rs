@@ -30,6 +30,9 @@ use url::Url;
 /// Beyond this many tables all are forgotten, which costs each of them one load.
 const MOST_TABLES: usize = 512;
 
+/// Older snapshots of one table that are kept.
+const MOST_PAST: usize = 4;
+
 /// Sinks and table providers are built anew for every job and task; what they know of a table is kept here.
 static TABLES: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
 
@@ -43,6 +46,8 @@ pub(super) struct Table {
     pub(super) root: Path,
     pub(super) log_store: LogStoreRef,
     newest: Mutex<Option<Arc<Loaded>>>,
+    /// Older snapshots that were asked for, the last one at the end.
+    past: Mutex<Vec<Arc<Loaded>>>,
     /// Held while a snapshot is loaded, so that many clients cause one load.
     loading: tokio::sync::Mutex<()>,
 }
@@ -86,6 +91,7 @@ impl Table {
             root,
             log_store: default_logstore(prefixed, store, url, &StorageConfig::default()),
             newest: Mutex::new(None),
+            past: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
         })
     }
@@ -154,6 +160,27 @@ impl Table {
     /// The next look at the table loads it from its last checkpoint.
     pub(super) fn forget(&self) {
         *self.newest.lock() = None;
+    }
+
+    /// An older snapshot that was asked for before, if its commit is still the same.
+    pub(super) fn known_past(&self, version: u64, commit: &ObjectMeta) -> Option<Arc<Loaded>> {
+        let past = self.past.lock();
+        past.iter().find(|loaded| loaded.version() == version && loaded.is_made_by(commit)).cloned()
+    }
+
+    /// Keeps an older snapshot; one whose commit file is gone cannot be recognised again.
+    pub(super) fn remember_past(&self, state: DeltaTableState, commit: Option<ObjectMeta>) -> Arc<Loaded> {
+        let loaded = Arc::new(Loaded::new(state));
+        if let Some(commit) = commit {
+            loaded.commit.get_or_init(|| commit);
+            let mut past = self.past.lock();
+            past.retain(|known| known.version() != loaded.version());
+            if past.len() >= MOST_PAST {
+                past.remove(0);
+            }
+            past.push(loaded.clone());
+        }
+        loaded
     }
 
     fn cached(&self) -> Option<Arc<Loaded>> {
@@ -258,7 +285,7 @@ impl Loaded {
     }
 }
 
-fn commit_path(version: u64) -> Path {
+pub(super) fn commit_path(version: u64) -> Path {
     Path::from(format!("_delta_log/{version:020}.json"))
 }
 

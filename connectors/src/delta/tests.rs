@@ -520,7 +520,8 @@ async fn what_a_table_demands_and_we_lack_is_refused_by_name() {
         r#"{"delta.columnMapping.mode":"name"}"#,
         mapped,
     );
-    let error = lake.open(&url).await.unwrap_err();
+    lake.open(&url).await.unwrap();
+    let error = write().await.unwrap_err();
     assert!(error.code == Code::Unsupported && error.message.contains("column mapping"), "{error}");
 }
 

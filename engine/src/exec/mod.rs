@@ -12,6 +12,8 @@ mod deduplicate;
 pub(crate) mod descriptors;
 mod ingest;
 mod keyed_aggregate;
+mod relabel;
+mod select_rows;
 mod write;
 
 pub use dead_letters::schema as dead_letter_schema;
@@ -20,6 +22,8 @@ pub use descriptors::descriptors;
 pub use ingest::{Expectation, IngestExec, IngestSpec, OnViolation};
 pub(crate) use keyed_aggregate::template as state_template;
 pub use keyed_aggregate::{KeyedAggregateExec, KeyedAggregateSpec, OPERATOR as AGGREGATE, WindowColumn};
+pub use relabel::RelabelExec;
+pub use select_rows::{RowRuns, SelectRowsExec, SelectedFile};
 pub use write::{Tally, WriteExec, WriteSpec, collect_written, split_tally};
 
 use crate::from_datafusion;

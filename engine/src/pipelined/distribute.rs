@@ -5,6 +5,7 @@ use super::channels::Channels;
 use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, TaskCounts};
 use super::{Member, buckets, with_children};
 use crate::codec::Codec;
+use crate::exec::SelectRowsExec;
 use crate::from_datafusion;
 use crate::guard::GuardExec;
 use async_trait::async_trait;
@@ -130,7 +131,7 @@ fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
 fn reads_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.exists(|node| {
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
-        Ok(source.is_some_and(|source| source.is::<FileScanConfig>()))
+        Ok(node.is::<SelectRowsExec>() || source.is_some_and(|source| source.is::<FileScanConfig>()))
     })
     .unwrap_or(false)
 }

@@ -20,7 +20,7 @@ use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
-use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
+use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
 use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion};
 
 /// Nodes that only this process can run, and why.
@@ -187,7 +187,7 @@ fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
             local_only = Some(*why);
         }
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
-        if source.is_some_and(|source| source.is::<FileScanConfig>()) {
+        if node.is::<SelectRowsExec>() || source.is_some_and(|source| source.is::<FileScanConfig>()) {
             reads_nothing = false;
             let known = StatisticsContext::new().compute(node.as_ref(), &StatisticsArgs::new()).ok();
             let known = known.and_then(|known| known.total_byte_size.get_value().copied());

@@ -97,7 +97,7 @@ fn factory(state: &SessionState, format: TableFormat) -> Result<Arc<dyn FileForm
         .ok_or_else(|| Error::internal(format!("the session has no file format `{name}`")))
 }
 
-fn name(format: TableFormat) -> &'static str {
+pub(super) fn name(format: TableFormat) -> &'static str {
     match format {
         TableFormat::Delta => "delta",
         TableFormat::Parquet => "parquet",

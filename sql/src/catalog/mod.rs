@@ -7,6 +7,7 @@
 //!                              ├─ schema `tidemill`    ─── system tables, asked for when they are scanned
 //!                              └─ `information_schema` ─── DataFusion's own, over all of these
 //! ```
+//! `t@v3` is version 3 of `t`, and `t@changes(…)` what changed in it: `functions` writes `VERSION AS OF` so.
 //! A table is opened anew for each planning, so a query sees the newest commit and keeps it to its end.
 
 mod definitions;
@@ -14,6 +15,7 @@ mod files;
 mod provider;
 mod schema;
 mod system;
+mod versions;
 mod views;
 
 #[cfg(test)]
@@ -22,3 +24,4 @@ mod tests;
 pub use definitions::Change;
 pub use provider::Catalog;
 pub use system::SystemTables;
+pub(crate) use versions::Past;

@@ -4,6 +4,7 @@ use super::definitions::{Change, Definitions};
 use super::files;
 use super::schema::LakeSchema;
 use super::system::{SystemSchema, SystemTables};
+use super::versions::Past;
 use super::views::check_acyclic;
 use crate::statement::{TableDef, TableFormat, ViewDef};
 use crate::{CATALOG, SYSTEM_SCHEMA, TableName, TidemillTypes, plan_query};
@@ -130,6 +131,9 @@ impl Catalog {
         if let Some(table) = self.table(name) {
             return self.open_table(&table).await.map(Some);
         }
+        if let Some((table, past)) = Past::split(&name.name) {
+            return self.open_past(&TableName::new(&name.schema, table), past).await;
+        }
         if name.name.contains('/') {
             return self.open_path(name).await;
         }
@@ -143,6 +147,29 @@ impl Catalog {
                 .hint("only CREATE STREAMING TABLE … AS SELECT reads sources"));
         }
         Ok(None)
+    }
+
+    /// A Delta table as it was, by definition, under the root, or by its path.
+    async fn open_past(&self, name: &TableName, past: Past) -> Result<Option<Arc<dyn TableProvider>>> {
+        let refuse = |what: &str| {
+            Error::new(Code::Unsupported, format!("`{}` is {what}, which has no versions", name.name))
+                .hint("only Delta tables have versions")
+        };
+        let location = match self.table(name) {
+            _ if self.view(name).is_some() => return Err(refuse("a view")),
+            Some(table) if table.format == TableFormat::Delta => store::location(&table.location)?,
+            Some(table) => return Err(refuse(&format!("a table of {} files", files::name(table.format)))),
+            None if name.name.contains('/') => store::location(&name.name)?,
+            None => self.default_location(name)?,
+        };
+        if !self.inner.lake.exists(&location).await? {
+            return Ok(None);
+        }
+        let opened = match past {
+            Past::At(version) => self.inner.lake.open_at(&location, version).await,
+            Past::Changes(from, to) => self.inner.lake.changes(&location, from, to).await,
+        };
+        opened.map(Some).map_err(|error| error.context(format!("table {name}")))
     }
 
     async fn open_table(&self, table: &TableDef) -> Result<Arc<dyn TableProvider>> {

@@ -13,7 +13,7 @@ use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, TableOptions};
+use tidemill_engine::{LakeFormat, TableOptions, TableVersion};
 use url::Url;
 
 #[derive(Debug, Default)]
@@ -38,6 +38,35 @@ impl LakeFormat for MemoryLake {
         let values = self.tables.lock().unwrap().get(location.as_str()).cloned();
         let values = values.ok_or_else(|| Error::new(Code::NotFound, format!("no table at {location}")))?;
         let batch = numbers(values);
+        Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
+    }
+
+    /// Version n has the first n values; the only other moment is the year 2000, before any value.
+    async fn open_at(&self, location: &Url, version: TableVersion) -> Result<Arc<dyn TableProvider>> {
+        let values = self.tables.lock().unwrap()[location.as_str()].clone();
+        let rows = match version {
+            TableVersion::Number(rows) => usize::try_from(rows).unwrap(),
+            TableVersion::Time(time) => {
+                assert_eq!(time.to_rfc3339(), "2000-01-01T12:30:00+00:00");
+                0
+            }
+        };
+        let batch = numbers(values[..rows].to_vec());
+        Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
+    }
+
+    async fn changes(
+        &self,
+        location: &Url,
+        from: TableVersion,
+        to: Option<TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let numbers_of = |version| match version {
+            TableVersion::Number(number) => i32::try_from(number).unwrap(),
+            TableVersion::Time(_) => -1,
+        };
+        assert!(self.tables.lock().unwrap().contains_key(location.as_str()));
+        let batch = numbers(std::iter::once(from).chain(to).map(numbers_of).collect());
         Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
     }
 
@@ -142,6 +171,69 @@ async fn tables_are_their_newest_snapshot() {
     assert_eq!(house.query("SELECT sum(n) FROM t").await.unwrap(), ["3"]);
     house.table("public", "t", &[1, 2, 3], true);
     assert_eq!(house.query("SELECT sum(n) FROM tidemill.public.t").await.unwrap(), ["6"]);
+}
+
+#[tokio::test]
+async fn older_versions_stand_wherever_a_table_does() {
+    let house = House::new();
+    house.table("public", "t", &[1, 2, 3], true);
+    house.table("sales", "orders", &[5, 6], false);
+    for (text, answer) in [
+        ("SELECT sum(n) FROM t VERSION AS OF 2", "3"),
+        ("SELECT sum(t.n) FROM t FOR VERSION AS OF '1'", "1"),
+        ("SELECT sum(old.n + t.n) FROM t JOIN t VERSION AS OF 2 AS old ON old.n = t.n", "6"),
+        ("WITH t AS (SELECT n FROM sales.orders FOR SYSTEM_VERSION AS OF 1) SELECT sum(n) FROM t", "5"),
+        ("SELECT count(*) FROM t TIMESTAMP AS OF '2000-01-01 12:30:00'", "0"),
+        (
+            "SELECT count(*) FROM t FOR SYSTEM_TIME AS OF DATE '2000-01-01' + INTERVAL '12 hours 30 minutes'",
+            "0",
+        ),
+        ("SELECT count(*) FROM t TIMESTAMP AS OF TIMESTAMP '2000-01-01 13:30:00+01:00'", "0"),
+        ("SELECT sum(n) FROM t@v2", "3"),
+        ("SELECT count(*) FROM \"t@20000101123000000\"", "0"),
+        ("SELECT sum(n) FROM 'FOLDER/lake/public/t' VERSION AS OF 2", "3"),
+    ] {
+        assert_eq!(house.query(text).await.unwrap(), [answer], "{text}");
+    }
+    house
+        .catalog
+        .apply(Change::PutView(house.view("CREATE VIEW v AS SELECT max(n) AS m FROM t VERSION AS OF 2")));
+    house.table("public", "t", &[7, 8, 9], true);
+    assert_eq!(house.query("SELECT m FROM v").await.unwrap(), ["8"]);
+}
+
+#[tokio::test]
+async fn changes_are_read_from_one_version_to_another() {
+    let house = House::new();
+    house.table("public", "t", &[1], true);
+    house.table("sales", "orders", &[1], false);
+    for (text, answer) in [
+        ("SELECT n FROM table_changes('t', 2)", vec!["2"]),
+        ("SELECT c.n FROM TABLE_CHANGES('sales.orders', 2, 5) AS c ORDER BY n", vec!["2", "5"]),
+        ("SELECT n FROM table_changes(sales.orders, 3, now()) ORDER BY n", vec!["-1", "3"]),
+        ("SELECT n FROM table_changes(t, '2026-01-01')", vec!["-1"]),
+        ("SELECT n FROM table_changes('FOLDER/lake/public/t', 4)", vec!["4"]),
+    ] {
+        assert_eq!(house.query(text).await.unwrap(), answer, "{text}");
+    }
+    let error = house.query("SELECT n FROM table_changes('t')").await.unwrap_err();
+    assert_eq!(error.code, Code::InvalidStatement);
+}
+
+#[tokio::test]
+async fn what_is_no_version_is_refused() {
+    let house = House::new();
+    house.table("public", "t", &[1], true);
+    house.catalog.apply(Change::PutView(house.view("CREATE VIEW v AS SELECT n FROM t")));
+    for (text, code) in [
+        ("SELECT n FROM v VERSION AS OF 1", Code::Unsupported),
+        ("SELECT n FROM none VERSION AS OF 1", Code::UnknownObject),
+        ("SELECT n FROM t VERSION AS OF -1", Code::InvalidStatement),
+        ("SELECT n FROM t TIMESTAMP AS OF 'soon'", Code::InvalidStatement),
+        ("SELECT n FROM t TIMESTAMP AS OF n", Code::InvalidStatement),
+    ] {
+        assert_eq!(house.query(text).await.unwrap_err().code, code, "{text}");
+    }
 }
 
 #[tokio::test]

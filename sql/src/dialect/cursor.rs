@@ -2,6 +2,7 @@
 
 use super::syntax::{from_parser, from_tokenizer, syntax};
 use super::types::normalize;
+use super::versions;
 use crate::name::TableName;
 use datafusion::sql::sqlparser::ast::{ColumnDef, Expr, Query};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -23,6 +24,7 @@ impl<'a> Cursor<'a> {
         let tokens = Tokenizer::new(&DIALECT, text)
             .tokenize_with_location()
             .map_err(|error| from_tokenizer(text, error))?;
+        let tokens = versions::rewrite(&DIALECT, text, tokens)?;
         Ok(Self { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens), text })
     }
 

@@ -14,6 +14,7 @@ mod options;
 mod split;
 mod syntax;
 mod types;
+mod versions;
 
 pub(crate) use cursor::Cursor;
 pub(crate) use interval::interval_ms;
@@ -21,6 +22,7 @@ pub(crate) use options::{OptionReader, duration_ms};
 pub use split::split;
 pub use types::TidemillTypes;
 pub(crate) use types::{column_schema, normalize};
+pub(crate) use versions::{TIMESTAMP_AS_OF, VERSION_AS_OF};
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use tidemill_core::Result;

@@ -83,7 +83,7 @@ impl VisitorMut for Rewriter {
     }
 }
 
-fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
+pub(super) fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(Box::new(error)),
