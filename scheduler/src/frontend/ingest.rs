@@ -101,7 +101,8 @@ impl SqlFrontend {
         name: &TableName,
         rows: SendableRecordBatchStream,
     ) -> Result<Answer> {
-        let (sink, columns) = self.definer.insert_target(name).await?;
+        let given: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let (sink, columns) = self.definer.insert_target(name, &given).await?;
         let targets = targets(&rows.schema(), &columns)?;
         let plan = align(name, &targets, arriving(rows)?, &columns)?;
         self.runner.write(session, &format!("INGEST INTO {}", name.to_sql()), plan, sink).await
