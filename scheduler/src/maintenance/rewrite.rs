@@ -66,7 +66,7 @@ impl Optimizer {
         let mut sink = lake_sink(location);
         sink.options.insert("target_file_size_bytes".to_owned(), target.0.to_string());
         let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
-        let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink, scope }), plan));
+        let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink, scope, tally: None }), plan));
         let job = JobSpec { id, kind: JobKind::Write, title };
         let running = engine.execute(job, plan, self.state.task_ctx()).await?;
         collect_written(running.stream).await
