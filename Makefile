@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench bench-peers drivers interop services-up services-down
+.PHONY: help setup demo test verify bench bench-peers drivers interop services-up services-down slt
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -28,6 +28,9 @@ endif
 
 test: setup ## all tests; what needs a service that cannot be had is named as skipped
 	deploy/test $(ARGS)
+
+slt: setup ## DataFusion's own published test files on the in-process and the pipelined engine
+	deploy/slt $(ARGS)
 
 verify: setup ## formatting, lints, licences and advisories
 	cargo fmt --all --check

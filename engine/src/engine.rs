@@ -1,5 +1,6 @@
 //! One plan, three engines.
 
+use crate::stages::StageReports;
 use async_trait::async_trait;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
@@ -32,6 +33,8 @@ impl EngineKind {
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
     Query,
+    /// A query whose rows nobody wants, only what it took to make them.
+    Analyze,
     Write,
     Load,
     Epoch,
@@ -68,6 +71,8 @@ pub struct Execution {
     pub progress: Arc<dyn Fn() -> Progress + Send + Sync>,
     /// The plan as this engine runs it, for EXPLAIN: `(kind, text)`.
     pub plan: Arc<dyn ExecutionPlan>,
+    /// What the stages did, for EXPLAIN ANALYZE.
+    pub stages: StageReports,
 }
 
 /// Runs bounded physical plans. Plans are made in a session of [`crate::session`] and are ordinary

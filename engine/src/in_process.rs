@@ -1,6 +1,7 @@
 //! Runs a plan in this process, as DataFusion does.
 
 use crate::guard::guard;
+use crate::stages::{self, StageReports};
 use crate::{Engine, EngineKind, Execution, JobSpec, Progress, from_datafusion};
 use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -58,8 +59,13 @@ impl Engine for InProcess {
     ) -> Result<Execution> {
         let plan = coalesced(plan);
         let stream = execute_stream(plan.clone(), context).map_err(from_datafusion)?;
-        let watched = plan.clone();
-        Ok(Execution { stream: guard(stream), progress: Arc::new(move || leaf_progress(&watched)), plan })
+        let (watched, run) = (plan.clone(), plan.clone());
+        let stages: StageReports = Arc::new(move || {
+            let stages = vec![stages::one_stage(&run)];
+            Box::pin(async move { Ok(stages) })
+        });
+        let progress = Arc::new(move || leaf_progress(&watched));
+        Ok(Execution { stream: guard(stream), progress, plan, stages })
     }
 }
 
@@ -108,5 +114,7 @@ mod tests {
         let run = InProcess::new(2).execute(job, plan, Arc::new(TaskContext::default())).await.unwrap();
         let batches: Vec<_> = run.stream.try_collect().await.unwrap();
         assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 3);
+        let stages = (run.stages)().await.unwrap();
+        assert_eq!((stages.len(), stages[0].rows), (1, 3), "{stages:?}");
     }
 }

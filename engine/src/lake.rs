@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use url::Url;
@@ -26,6 +27,15 @@ pub struct TableOptions {
     pub comment: Option<String>,
     /// Format-specific table properties.
     pub properties: Vec<(String, String)>,
+}
+
+/// What a table says of itself besides its columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableNotes {
+    pub partition_by: Vec<String>,
+    pub comment: Option<String>,
+    /// Comments by column.
+    pub column_comments: BTreeMap<String, String>,
 }
 
 #[async_trait]
@@ -55,6 +65,11 @@ pub trait LakeFormat: Send + Sync + std::fmt::Debug {
 
     /// Fails with `Code::AlreadyExists` when there is a table.
     async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()>;
+
+    async fn notes(&self, location: &Url) -> Result<TableNotes>;
+
+    /// Sets the comment of a table, or of one of its columns; an empty one is none.
+    async fn comment(&self, location: &Url, column: Option<&str>, text: &str) -> Result<()>;
 
     /// Deletes a table with everything at its location, so that another one can be created there. Does nothing
     /// where there is none.

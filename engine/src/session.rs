@@ -4,13 +4,11 @@
 //! register the same ones. [`registry_fingerprint`] is compared when an executor registers.
 
 use crate::object_stores::LazyObjectStores;
-use crate::zorder::zorder;
-use crate::{Services, from_datafusion};
+use crate::{Services, from_datafusion, functions};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::prelude::SessionConfig;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -66,28 +64,16 @@ pub fn session_config(services: &Arc<Services>) -> SessionConfig {
 
 /// A session of this node. Callers add what is theirs (catalogs, planners) before they build it.
 pub fn session_state(services: &Arc<Services>, runtime: Arc<RuntimeEnv>) -> SessionStateBuilder {
-    with_functions(SessionStateBuilder::new()).with_config(session_config(services)).with_runtime_env(runtime)
-}
-
-/// The functions that every node has.
-fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
-    let mut builder = builder.with_default_features();
-    builder.scalar_functions().get_or_insert_default().push(zorder());
-    builder
+    let builder = SessionStateBuilder::new();
+    functions::with_functions(builder).with_config(session_config(services)).with_runtime_env(runtime)
 }
 
 /// Hash of the names of all functions and of this build: nodes that differ in it must not work together.
 pub fn registry_fingerprint() -> &'static str {
     static FINGERPRINT: LazyLock<String> = LazyLock::new(|| {
-        let state: SessionState = with_functions(SessionStateBuilder::new()).build();
-        let mut names: Vec<String> = Vec::new();
-        names.extend(state.udfs());
-        names.extend(state.udafs());
-        names.extend(state.udwfs());
-        names.extend(state.higher_order_function_names());
-        names.sort_unstable();
+        let state = functions::with_functions(SessionStateBuilder::new()).build();
         let mut hasher = DefaultHasher::new();
-        names.hash(&mut hasher);
+        functions::names(&state).hash(&mut hasher);
         build().hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     });
@@ -113,8 +99,8 @@ mod tests {
         let runtime = runtime_env(&services.config).unwrap();
         let state = session_state(&services, runtime).build();
         assert!(Arc::ptr_eq(&Services::of(&state.task_ctx()).unwrap(), &services));
-        assert!(state.udf("make_array").is_ok());
-        assert!(state.udf("zorder").is_ok());
+        assert!(state.scalar_functions().contains_key("make_array"));
+        assert!(state.scalar_functions().contains_key("zorder"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! text ─▶ split ─▶ parse ─▶ Statement ─┬─▶ definitions (SourceDef, PipelineDef, …) ─▶ journal ─▶ Catalog
-//!                                      └─▶ queries ─▶ rewrite_windows ─▶ plan_query ─▶ LogicalPlan
+//!                                      └─▶ queries ─▶ inline ─▶ rewrite_windows ─▶ plan_query ─▶ LogicalPlan
 //! ```
 //!
 //! ```
@@ -27,7 +27,7 @@ pub mod streaming;
 
 pub use catalog::{Catalog, Change, SystemTables};
 pub use dialect::{TidemillTypes, split};
-pub use functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
+pub use functions::{Macros, RewriteFor, WindowInfo, WindowKind, rewrite_windows};
 pub use name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 pub use plan::plan_query;
 pub use statement::{Statement, parse};

@@ -45,7 +45,7 @@ impl TableName {
 }
 
 /// The name quoted, as SQL reads it back.
-pub(crate) fn quote(name: &str) -> String {
+pub fn quote(name: &str) -> String {
     Ident::with_quote('"', name).to_string()
 }
 

@@ -1,6 +1,6 @@
 //! From a parsed query to a logical plan.
 
-use crate::functions::{RewriteFor, rewrite_versions, rewrite_windows};
+use crate::functions::{Macros, RewriteFor, inline, rewrite_versions, rewrite_windows};
 use datafusion::common::TableReference;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -10,8 +10,11 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::from_datafusion;
 
 /// Plans a query over tables as they are now. The only way from a batch query's syntax to a plan, so that
-/// window functions are never forgotten.
+/// window functions and functions written in SQL are never forgotten.
 pub async fn plan_query(state: &SessionState, mut query: Box<Query>) -> Result<LogicalPlan> {
+    if let Some(macros) = state.config().get_extension::<Macros>() {
+        inline(&mut query, &macros)?;
+    }
     rewrite_windows(&mut query, RewriteFor::Batch)?;
     rewrite_versions(state, &mut query)?;
     let statement = DfStatement::Statement(Box::new(SqlStatement::Query(query)));

@@ -87,3 +87,48 @@ fn errors_say_what_is_allowed() {
         assert!(words.contains(code) && words.contains(word), "{statement}: {words}");
     }
 }
+
+#[test]
+fn views_functions_and_comments_outlive_the_process_and_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |text: &str| stdout(&sql(folder.path(), text));
+    run("CREATE SCHEMA shop; USE shop; \
+         CREATE TABLE orders (id BIGINT NOT NULL, price DOUBLE); INSERT INTO orders VALUES (1, 10.0), (2, 20.0); \
+         COMMENT ON TABLE orders IS 'what was bought'; COMMENT ON COLUMN orders.price IS 'in euro'; \
+         CREATE FUNCTION vat(p DOUBLE, rate DOUBLE DEFAULT 0.5) RETURNS DOUBLE RETURN p * rate; \
+         CREATE VIEW taxed (id, tax) AS SELECT id, vat(price) FROM orders");
+    let described = run("USE shop; DESCRIBE orders");
+    assert!(
+        described.contains("id,BIGINT,NO,\n") && described.contains("price,DOUBLE,YES,in euro\n"),
+        "{described}"
+    );
+    assert!(run("DESCRIBE EXTENDED shop.orders").contains("# comment,what was bought"));
+    assert_eq!(run("SELECT sum(tax) AS tax FROM shop.taxed"), "tax\n15.0\n");
+    assert!(run("SHOW FUNCTIONS LIKE 'va*'").contains("vat,sql,"), "functions are listed");
+    assert!(run("SHOW FUNCTIONS LIKE 'bit_count'").contains("bit_count,scalar,"), "Spark's are there");
+
+    // What SHOW CREATE says makes the same table again.
+    let created = run("SHOW CREATE TABLE shop.orders");
+    let text =
+        created.trim_start_matches("create_statement\n").trim().trim_matches('"').replace("\"\"", "\"");
+    run(&format!("DROP TABLE shop.orders; {text}"));
+    assert_eq!(run("SHOW CREATE TABLE shop.orders"), created);
+
+    let mine = "CREATE TEMPORARY VIEW t AS SELECT 7 AS n; SELECT n FROM t; DROP VIEW t; SHOW VIEWS IN public";
+    assert!(run(mine).contains("n\n7\n"), "a temporary view is there for its session");
+    assert!(!sql(folder.path(), "SELECT n FROM t").status.success(), "and gone with it");
+    assert!(!sql(folder.path(), "DROP SCHEMA shop").status.success(), "it is not empty");
+    run("DROP SCHEMA shop CASCADE; DROP FUNCTION vat");
+    assert!(!run("SHOW SCHEMAS").contains("shop"));
+}
+
+#[test]
+fn explain_analyze_shows_stages() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |text: &str| stdout(&sql(folder.path(), text));
+    run("CREATE TABLE t AS SELECT value AS n FROM generate_series(1, 1000)");
+    let analyzed = run("EXPLAIN ANALYZE SELECT n % 10, count(*) FROM t GROUP BY n % 10");
+    assert!(analyzed.contains("in_process (one process)") && analyzed.contains("skew"), "{analyzed}");
+    assert!(analyzed.contains("output_rows=10"), "{analyzed}");
+    assert!(run("EXPLAIN (FORMAT TREE) SELECT n FROM t").contains("DataSourceExec"));
+}

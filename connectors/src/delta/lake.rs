@@ -3,7 +3,7 @@
 use super::error::from_delta;
 use super::snapshot::DeltaSnapshot;
 use super::table::Table;
-use super::{features, schema};
+use super::{comment, features, schema};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
@@ -17,7 +17,7 @@ use object_store::path::Path;
 use std::sync::Arc;
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, LakeSnapshot, Maintenance, TableOptions, TableVersion};
+use tidemill_engine::{LakeFormat, LakeSnapshot, Maintenance, TableNotes, TableOptions, TableVersion};
 use url::Url;
 
 /// Tables in Delta's format, wherever the configuration reaches.
@@ -71,6 +71,17 @@ impl LakeFormat for DeltaLake {
     async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()> {
         let table = Table::at(location, &self.config)?;
         create(&table, &schema, options).await
+    }
+
+    async fn notes(&self, location: &Url) -> Result<TableNotes> {
+        let table = Table::at(location, &self.config)?;
+        let loaded = table.demand().await?;
+        Ok(comment::notes(&loaded))
+    }
+
+    async fn comment(&self, location: &Url, column: Option<&str>, text: &str) -> Result<()> {
+        let table = Table::at(location, &self.config)?;
+        comment::set(&table, column, text).await
     }
 
     /// The log goes first: without it nobody takes the remaining files for a table.

@@ -19,6 +19,7 @@
 mod alter;
 mod changes;
 mod columns;
+mod comment;
 mod commit;
 mod conflict;
 mod convert;

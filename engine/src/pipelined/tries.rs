@@ -3,7 +3,9 @@
 use super::Pipelined;
 use super::distribute::Distributed;
 use super::members::Member;
+use super::report;
 use crate::guard::guard;
+use crate::stages::StageReports;
 use crate::wire_error::unwrapped;
 use crate::{Execution, JobKind, JobSpec, Progress, from_datafusion, to_datafusion};
 use arrow::array::RecordBatch;
@@ -44,10 +46,15 @@ impl Job {
         let plan = first.plan.clone();
         let progress = Arc::new(Mutex::new(plan_progress(&plan)));
         let watched = progress.clone();
+        // The plan of the newest try.
+        let newest = Arc::new(Mutex::new(plan.clone()));
+        let run = newest.clone();
         let mut builder = RecordBatchReceiverStream::builder(plan.schema(), 2);
         let sender = builder.tx();
-        builder.spawn(async move { self.drive(first, sender, &progress).await.map_err(to_datafusion) });
-        Execution { stream: builder.build(), progress: Arc::new(move || *watched.lock()), plan }
+        builder
+            .spawn(async move { self.drive(first, sender, &progress, &newest).await.map_err(to_datafusion) });
+        let stages: StageReports = Arc::new(move || Box::pin(report::stages(run.lock().clone())));
+        Execution { stream: builder.build(), progress: Arc::new(move || *watched.lock()), plan, stages }
     }
 
     async fn drive(
@@ -55,6 +62,7 @@ impl Job {
         mut next: Distributed,
         sender: Sender<DfResult<RecordBatch>>,
         progress: &Mutex<Progress>,
+        newest: &Mutex<Arc<dyn ExecutionPlan>>,
     ) -> Result<()> {
         for attempt in 1.. {
             let workers = next.cluster.workers.clone();
@@ -79,6 +87,7 @@ impl Job {
             tracing::warn!(job = %self.spec.id, attempt, %error, "the job begins again on other workers");
             next = self.plan_again(&workers, &alive).await?;
             *progress.lock() = plan_progress(&next.plan);
+            newest.lock().clone_from(&next.plan);
         }
         Ok(())
     }

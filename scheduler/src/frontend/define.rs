@@ -17,7 +17,7 @@ use tidemill_engine::{LakeFormat, TableOptions};
 use tidemill_sql::catalog::{Catalog, Change};
 use tidemill_sql::statement::{
     ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable,
-    CreateView, Insert, InsertMode, SourceDef, TableDef, TableFormat, ViewDef,
+    CreateView, FunctionDef, Insert, InsertMode, SourceDef, TableDef, TableFormat, ViewDef,
 };
 use tidemill_sql::{TableName, plan_query};
 use url::Url;
@@ -47,6 +47,9 @@ impl Definer {
         }
         for schema in self.definitions.all::<SchemaDef>().await? {
             self.catalog.apply(Change::PutSchema(schema.name));
+        }
+        for function in self.definitions.all::<FunctionDef>().await? {
+            self.catalog.apply(Change::PutFunction(function));
         }
         for source in self.definitions.all::<SourceDef>().await? {
             self.catalog.apply(Change::PutSource(source.name));
@@ -252,7 +255,9 @@ impl Definer {
         let inside = self.catalog.names(name);
         if !inside.is_empty() {
             let message = format!("schema `{name}` holds {}", inside.join(", "));
-            return Err(Error::new(Code::InvalidStatement, message).hint("drop them first"));
+            return Err(
+                Error::new(Code::InvalidStatement, message).hint("drop them first, or DROP SCHEMA … CASCADE")
+            );
         }
         if self.definitions.get::<SchemaDef>(name).await?.is_none() && if_exists {
             return Ok(nothing());

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Expect, FencingToken, Journal, Result};
-use tidemill_sql::statement::{ConnectionDef, SourceDef, TableDef, ViewDef};
+use tidemill_sql::statement::{ConnectionDef, FunctionDef, SourceDef, TableDef, ViewDef};
 
 /// A kind of definition, by its prefix in the journal.
 pub(super) trait Definition: Serialize + DeserializeOwned {
@@ -49,6 +49,15 @@ impl Definition for ViewDef {
 
     fn key(&self) -> String {
         self.name.to_string()
+    }
+}
+
+impl Definition for FunctionDef {
+    const PREFIX: &'static str = "function/";
+    const KIND: &'static str = "function";
+
+    fn key(&self) -> String {
+        self.name.clone()
     }
 }
 

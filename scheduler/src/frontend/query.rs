@@ -1,23 +1,20 @@
 //! Queries, writes and EXPLAIN: plan, choose the engine, run.
 
-use super::answers::{count_schema, counting, new_job, text};
+use super::answers::{count_schema, counting, new_job};
 use super::api::{Answer, AnswerKind};
-use super::cost;
 use super::drive::{Launch, Try};
 use super::jobs::Jobs;
 use super::session::Session;
-use crate::admission::{Background, Gate, Request};
+use crate::admission::{Background, Gate};
 use crate::engines::{EngineChoice, Engines, Traits};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::SessionConfig;
-use futures::StreamExt;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
 use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
@@ -99,44 +96,6 @@ impl Runner {
         let schema = count_schema();
         let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
         Ok(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason })
-    }
-
-    pub(super) async fn explain(
-        &self,
-        session: &Session,
-        plan: LogicalPlan,
-        analyze: bool,
-        verbose: bool,
-    ) -> Result<Answer> {
-        let mut rows = Vec::new();
-        let optimized = session.state.optimize(&plan).map_err(from_datafusion)?;
-        let Planned { plan, engine, reason } =
-            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
-        rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
-        let context = session.state.task_ctx();
-        if analyze {
-            let lane = cost::of(&plan, self.heavy_from).lane;
-            let (user, priority) = (session.user.clone(), session.limits.priority);
-            let _permit = self.gate.enter(&Request { user, lane, priority, again: false }).await?;
-            let id = new_job();
-            let job = JobSpec { id, kind: JobKind::Query, title: "EXPLAIN ANALYZE".to_owned() };
-            let mut running = engine.execute(job, plan, context).await?;
-            let mut count = 0;
-            while let Some(batch) = running.stream.next().await {
-                count += batch.map_err(from_datafusion)?.num_rows();
-            }
-            let shown = DisplayableExecutionPlan::with_metrics(running.plan.as_ref());
-            rows.push(["plan with metrics".to_owned(), shown.indent(verbose).to_string()]);
-            rows.push(["rows".to_owned(), count.to_string()]);
-        } else {
-            rows.push(["logical plan".to_owned(), optimized.display_indent().to_string()]);
-            let prepared = engine.prepare(plan, context).await?;
-            rows.push([
-                "physical plan".to_owned(),
-                displayable(prepared.as_ref()).indent(verbose).to_string(),
-            ]);
-        }
-        text(["kind", "plan"], &rows)
     }
 }
 

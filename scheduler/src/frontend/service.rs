@@ -5,6 +5,7 @@ use super::api::{
     Answer, AnswerKind, Description, Frontend, Ingest, SchemaInfo, SessionId, TableFilter, TableInfo,
 };
 use super::define::Definer;
+use super::describe;
 use super::jobs::Jobs;
 use super::maintain;
 use super::operate::Operator;
@@ -68,7 +69,7 @@ impl SqlFrontend {
                         )
                         .hint("EXPLAIN ANALYZE its query"));
                     }
-                    self.runner.explain(session, plan, explain.analyze, explain.verbose).await
+                    self.runner.explain(session, plan, &explain).await
                 }
                 _ => self.runner.query(session, sql, plan).await,
             };
@@ -80,7 +81,15 @@ impl SqlFrontend {
         match statement {
             Statement::CreateSource(create) => self.definer.source(create).await,
             Statement::CreateConnection(create) => self.definer.connection(create).await,
+            Statement::CreateView(create) if create.temporary => {
+                self.temporary_view(id, session, create).await
+            }
             Statement::CreateView(create) => self.definer.view(create).await,
+            Statement::AlterView(alter) => self.definer.alter_view(alter).await,
+            Statement::CreateFunction(create) => self.definer.function(create).await,
+            Statement::Comment(comment) => self.definer.comment(comment).await,
+            Statement::Describe(describe) => self.describe_table(session, &describe).await,
+            Statement::Show(Show::Create(name)) => self.show_create(session, &name).await,
             Statement::CreateSchema(create) => self.definer.schema(create).await,
             Statement::CreateExternalTable(create) => self.definer.external_table(create).await,
             Statement::CreateTable(create) => self.definer.table(&self.runner, session, sql, create).await,
@@ -88,7 +97,13 @@ impl SqlFrontend {
             Statement::CreateLoad(create) => self.operator.create_load(create).await,
             Statement::RunLoad(run) => self.operator.run_load(run).await,
             Statement::Control(control) => self.operator.control(control).await,
-            Statement::Drop(drop) => self.drop_object(drop.object, drop.if_exists).await,
+            Statement::Drop(drop) => match drop.object {
+                ObjectKind::Schema(name) if drop.cascade => self.drop_all(&name, drop.if_exists).await,
+                ObjectKind::View(name) if session.has_temporary_view(&name) => {
+                    self.drop_temporary_view(id, &name)
+                }
+                object => self.drop_object(object, drop.if_exists).await,
+            },
             Statement::Set(set) => {
                 let change =
                     |session: &mut Session| session.set(&set.name, set.value.as_deref(), &self.fresh);
@@ -105,11 +120,9 @@ impl SqlFrontend {
             }
             Statement::Maintain(work) => Ok(maintain::run(self, session, sql, work)),
             Statement::Explain(Explain { statement, .. }) => self.explain_pipeline(*statement).await,
-            Statement::Query(_)
-            | Statement::Insert(_)
-            | Statement::Change(_)
-            | Statement::Show(_)
-            | Statement::Describe(_) => Err(Error::internal("a statement with a plan was not planned")),
+            Statement::Query(_) | Statement::Insert(_) | Statement::Change(_) | Statement::Show(_) => {
+                Err(Error::internal("a statement with a plan was not planned"))
+            }
         }
     }
 
@@ -142,15 +155,6 @@ impl SqlFrontend {
                 Some(sql) => self.plan_text(session, &sql).await?,
                 None => return Ok(None),
             },
-            Statement::Describe(name) => {
-                if self.catalog.open(name).await?.is_none() {
-                    return Err(self.no_table(name));
-                }
-                match Show::Columns(name.clone()).query() {
-                    Some(sql) => self.plan_text(session, &sql).await?,
-                    None => return Ok(None),
-                }
-            }
             _ => return Ok(None),
         };
         match params {
@@ -196,11 +200,12 @@ impl SqlFrontend {
         text(["kind", "plan"], &[["plan of an epoch".to_owned(), plan]])
     }
 
-    async fn drop_object(&self, object: ObjectKind, if_exists: bool) -> Result<Answer> {
+    pub(super) async fn drop_object(&self, object: ObjectKind, if_exists: bool) -> Result<Answer> {
         match object {
             ObjectKind::Source(name) => self.definer.drop_source(&name, if_exists).await,
             ObjectKind::Connection(name) => self.definer.drop_connection(&name, if_exists).await,
             ObjectKind::Schema(name) => self.definer.drop_schema(&name, if_exists).await,
+            ObjectKind::Function(name) => self.definer.drop_function(&name, if_exists).await,
             ObjectKind::View(name) => self.definer.drop_view(&name, if_exists).await,
             ObjectKind::Load(name) => self.operator.drop_load(&name, if_exists).await,
             ObjectKind::Pipeline(name) => self.operator.drop_pipeline(&name, if_exists).await,
@@ -219,6 +224,8 @@ impl SqlFrontend {
         let rows = |columns: &[&str]| (AnswerKind::Rows, text_schema(columns));
         match statement {
             Statement::Explain(_) => rows(&["kind", "plan"]),
+            Statement::Describe(_) => rows(&describe::COLUMNS),
+            Statement::Show(Show::Create(_)) => rows(&[describe::CREATED]),
             Statement::Show(_) => rows(&["name", "value"]),
             Statement::RunLoad(_) => rows(&["run", "from", "to", "status", "rows", "counted"]),
             Statement::Maintain(work) => (AnswerKind::Rows, maintain::schema(work)),
@@ -263,7 +270,7 @@ impl Frontend for SqlFrontend {
             (Statement::Change(change), _) if !matches!(**change, TableChange::Alter(_)) => {
                 (AnswerKind::Count, count_schema())
             }
-            (Statement::Query(_) | Statement::Show(_) | Statement::Describe(_), Some(plan)) => {
+            (Statement::Query(_) | Statement::Show(_), Some(plan)) => {
                 (AnswerKind::Rows, Arc::new(plan.schema().as_arrow().clone()))
             }
             _ => Self::shape(&statement),

@@ -5,9 +5,14 @@ use super::limits::JobLimits;
 use crate::engines::EngineChoice;
 use dashmap::DashMap;
 use datafusion::execution::SessionState;
+use datafusion::execution::session_state::SessionStateBuilder;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Error, Result};
-use tidemill_sql::{CATALOG, DEFAULT_SCHEMA};
+use tidemill_sql::catalog::Catalog;
+use tidemill_sql::statement::ViewDef;
+use tidemill_sql::{CATALOG, DEFAULT_SCHEMA, TableName};
 use uuid::Uuid;
 
 /// Variables that are ours; all others are DataFusion's.
@@ -36,6 +41,8 @@ pub(super) struct Session {
     pub(super) retention_check: bool,
     /// A session of DataFusion's, with this client's options.
     pub(super) state: SessionState,
+    /// Temporary views by name. They are in whatever schema is the session's.
+    pub(super) temporary: BTreeMap<String, ViewDef>,
 }
 
 impl Session {
@@ -49,6 +56,7 @@ impl Session {
             result_compression: COMPRESSIONS[0],
             retention_check: true,
             state,
+            temporary: BTreeMap::new(),
         }
     }
 
@@ -76,6 +84,7 @@ impl Session {
                 }
                 self.state.config_mut().options_mut().catalog.default_schema.clone_from(&schema);
                 self.schema = schema;
+                self.renew_catalog();
             }
             (STATEMENT_TIMEOUT, None) => self.limits.timeout = self.default_timeout,
             (name, value) if JobLimits::has(name) => self.limits.set(name, value)?,
@@ -116,6 +125,33 @@ impl Session {
                 .map(|(_, value)| value.unwrap_or_default())
                 .ok_or_else(|| unknown(name, &self.state)),
         }
+    }
+
+    pub(super) fn has_temporary_view(&self, name: &TableName) -> bool {
+        name.schema == self.schema && self.temporary.contains_key(&name.name)
+    }
+
+    pub(super) fn put_temporary_view(&mut self, view: ViewDef) {
+        self.temporary.insert(view.name.name.clone(), view);
+        self.renew_catalog();
+    }
+
+    pub(super) fn drop_temporary_view(&mut self, name: &str) {
+        self.temporary.remove(name);
+        self.renew_catalog();
+    }
+
+    /// The catalog with this session's temporary views.
+    pub(super) fn catalog(&self) -> Option<&Catalog> {
+        self.state.catalog_list().downcast_ref::<Catalog>()
+    }
+
+    fn renew_catalog(&mut self) {
+        let place = |view: &ViewDef| (TableName::new(&self.schema, &view.name.name), view.clone());
+        let views = self.temporary.values().map(place).collect();
+        let Some(catalog) = self.catalog().map(|catalog| catalog.with_temporary(views)) else { return };
+        let builder = SessionStateBuilder::new_from_existing(self.state.clone());
+        self.state = builder.with_catalog_list(Arc::new(catalog)).build();
     }
 
     /// Every variable with its value, by name.

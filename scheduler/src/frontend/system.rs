@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use tidemill_core::{Error, Result};
 use tidemill_sql::DEFAULT_SCHEMA;
 use tidemill_sql::catalog::SystemTables;
-use tidemill_sql::statement::{ConnectionDef, SourceDef, Trigger};
+use tidemill_sql::statement::{ConnectionDef, FunctionDef, SourceDef, Trigger};
 
 /// Type of a column, by what it holds.
 #[derive(Clone, Copy)]
@@ -48,6 +48,7 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
         ],
     ),
     ("executors", &[("id", Text), ("url", Text), ("vcores", Count), ("build", Text), ("silent_ms", Count)]),
+    ("functions", &[("name", Text), ("kind", Text), ("usage", Text), ("definition", Text), ("schema", Text)]),
     (
         "jobs",
         &[
@@ -221,6 +222,7 @@ impl SystemTables for System {
             "connections" => self.connections().await?,
             "epochs" => self.epochs(),
             "executors" => self.executors(),
+            "functions" => self.functions().await?,
             "jobs" => self.jobs(),
             "lag" => self.lag(),
             "load_runs" => self.load_runs().await?,
@@ -415,6 +417,22 @@ impl System {
             ]
         };
         Ok(loads.runs().await?.into_iter().map(row).collect())
+    }
+
+    /// The functions that were written in SQL; `information_schema.routines` has the built-in ones.
+    async fn functions(&self) -> Result<Vec<Vec<Value>>> {
+        let row = |function: FunctionDef| {
+            let kind = if function.is_table() { "sql table" } else { "sql" };
+            let (usage, definition) = (function.usage(), function.to_string());
+            vec![
+                function.name.into(),
+                kind.into(),
+                usage.into(),
+                definition.into(),
+                function.default_schema.into(),
+            ]
+        };
+        Ok(self.definitions.all::<FunctionDef>().await?.into_iter().map(row).collect())
     }
 
     async fn sources(&self) -> Result<Vec<Vec<Value>>> {

@@ -8,6 +8,7 @@
 //! Plans are made with [`plan_settings`]: Ballista cannot run dynamic filters, for one.
 
 mod fetch;
+mod report;
 mod run;
 mod server;
 mod slots;

@@ -3,6 +3,7 @@
 
 use super::Server;
 use super::fetch::Clients;
+use super::report;
 use ballista_core::JobId;
 use ballista_core::serde::protobuf::job_status::Status;
 use ballista_core::serde::protobuf::{JobStatus, PartitionLocation};
@@ -17,7 +18,10 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{Execution, JobSpec, Progress, from_datafusion, guard, to_datafusion, wire_error};
+use tidemill_engine::stages::{StageReport, StageReports};
+use tidemill_engine::{
+    Execution, JobKind, JobSpec, Progress, from_datafusion, guard, to_datafusion, wire_error,
+};
 use tokio::sync::mpsc;
 
 const TRIES: usize = 3;
@@ -52,19 +56,28 @@ impl Job {
         let plan = self.plan.clone();
         let progress = Arc::new(Mutex::new(Progress::default()));
         let watched = progress.clone();
+        let reports: Arc<Mutex<Vec<StageReport>>> = Arc::default();
+        let kept = reports.clone();
+        let stages: StageReports = Arc::new(move || {
+            let stages = kept.lock().clone();
+            Box::pin(async move { Ok(stages) })
+        });
         let mut builder = RecordBatchReceiverStream::builder(plan.schema(), 2);
         let sender = builder.tx();
-        builder.spawn(async move { self.drive(&sender, &progress).await.map_err(to_datafusion) });
-        Execution { stream: guard(builder.build()), progress: Arc::new(move || *watched.lock()), plan }
+        builder.spawn(async move { self.drive(&sender, &progress, &reports).await.map_err(to_datafusion) });
+        let stream = guard(builder.build());
+        Execution { stream, progress: Arc::new(move || *watched.lock()), plan, stages }
     }
 
     async fn drive(
         self,
         sender: &mpsc::Sender<DfResult<RecordBatch>>,
         progress: &Mutex<Progress>,
+        reports: &Mutex<Vec<StageReport>>,
     ) -> Result<()> {
         for attempt in 1.. {
-            let Err(Failure { error, begun }) = self.attempt(sender, progress).await else { return Ok(()) };
+            let attempted = self.attempt(sender, progress, reports).await;
+            let Err(Failure { error, begun }) = attempted else { return Ok(()) };
             if begun || error.code != Code::WorkerLost || attempt == TRIES {
                 return Err(error);
             }
@@ -77,6 +90,7 @@ impl Job {
         &self,
         sender: &mpsc::Sender<DfResult<RecordBatch>>,
         progress: &Mutex<Progress>,
+        reports: &Mutex<Vec<StageReport>>,
     ) -> Result<(), Failure> {
         let mut begun = false;
         let ended = async {
@@ -87,6 +101,11 @@ impl Job {
             let id = submitted.map_err(|error| Error::internal(format!("staged engine: {error}")))?;
             let mut run = Run { server: self.server.clone(), id, ended: false };
             let locations = run.wait(statuses, progress).await?;
+            if self.spec.kind == JobKind::Analyze {
+                *reports.lock() = report::stages(&self.server, &run.id)
+                    .await
+                    .unwrap_or_else(|error| vec![report::unknown(&error)]);
+            }
             let fetched = futures::stream::iter(locations).map(|location| self.clients.fetch(location));
             let mut partitions = fetched.buffered(OPEN_AHEAD);
             while let Some(mut partition) = partitions.try_next().await? {

@@ -1,6 +1,6 @@
 //! The definitions in memory, as the journal has them.
 
-use crate::statement::{TableDef, ViewDef};
+use crate::statement::{FunctionDef, TableDef, ViewDef};
 use crate::{DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +13,8 @@ pub enum Change {
     DropView(TableName),
     PutSchema(String),
     DropSchema(String),
+    PutFunction(FunctionDef),
+    DropFunction(String),
     /// Sources are no tables; their names are known so that reading one can be refused with a reason.
     PutSource(String),
     DropSource(String),
@@ -47,6 +49,8 @@ impl Definitions {
             Change::DropSchema(name) => {
                 self.schemas.remove(&name);
             }
+            // Sessions share these, see `Catalog::apply`.
+            Change::PutFunction(_) | Change::DropFunction(_) => {}
             Change::PutSource(name) => {
                 self.sources.insert(name);
             }

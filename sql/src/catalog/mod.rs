@@ -8,10 +8,12 @@
 //!                              └─ `information_schema` ─── DataFusion's own, over all of these
 //! ```
 //! `t@v3` is version 3 of `t`, and `t@changes(…)` what changed in it: `functions` writes `VERSION AS OF` so.
+//! A session's handle may have temporary views as well, which hide tables of the same name in its schema.
 //! A table is opened anew for each planning, so a query sees the newest commit and keeps it to its end.
 
 mod definitions;
 mod files;
+mod information;
 mod provider;
 mod schema;
 mod system;

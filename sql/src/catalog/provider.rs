@@ -2,12 +2,14 @@
 
 use super::definitions::{Change, Definitions};
 use super::files;
+use super::information::{INFORMATION_SCHEMA, information_schema};
 use super::schema::LakeSchema;
 use super::system::{SystemSchema, SystemTables};
 use super::versions::Past;
 use super::views::check_acyclic;
-use crate::statement::{TableDef, TableFormat, ViewDef};
-use crate::{CATALOG, SYSTEM_SCHEMA, TableName, TidemillTypes, plan_query};
+use crate::functions::{Macros, trial};
+use crate::statement::{FunctionDef, TableDef, TableFormat, ViewDef};
+use crate::{CATALOG, SYSTEM_SCHEMA, TableName, TidemillTypes, parse, plan_query};
 use arrow::datatypes::Schema;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::ViewTable;
@@ -19,14 +21,16 @@ use tidemill_core::{Code, Error, Result, store};
 use tidemill_engine::LakeFormat;
 use url::Url;
 
-/// The catalog `tidemill`. A cheap handle: all clones see the same definitions.
+/// The catalog `tidemill`. A cheap handle: all clones see the same definitions, and each its own temporary views.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
+    temporary: Arc<BTreeMap<TableName, ViewDef>>,
 }
 
 struct Inner {
     definitions: RwLock<Definitions>,
+    macros: Arc<Macros>,
     root: Url,
     lake: Arc<dyn LakeFormat>,
     system: Arc<dyn SystemTables>,
@@ -50,10 +54,21 @@ impl Catalog {
     ) -> Result<Self> {
         let root = store::location(root)?;
         let definitions = RwLock::default();
-        Ok(Self { inner: Arc::new(Inner { definitions, root, lake, system, base }) })
+        let inner = Inner { definitions, macros: Arc::default(), root, lake, system, base };
+        Ok(Self { inner: Arc::new(inner), temporary: Arc::default() })
+    }
+
+    /// The same catalog with these views besides, for one session.
+    pub fn with_temporary(&self, views: BTreeMap<TableName, ViewDef>) -> Self {
+        Self { inner: self.inner.clone(), temporary: Arc::new(views) }
     }
 
     pub fn apply(&self, change: Change) {
+        match &change {
+            Change::PutFunction(function) => self.inner.macros.put(function.clone()),
+            Change::DropFunction(name) => self.inner.macros.remove(name),
+            _ => {}
+        }
         self.inner.definitions.write().unwrap_or_else(PoisonError::into_inner).apply(change);
     }
 
@@ -62,12 +77,24 @@ impl Catalog {
     }
 
     pub fn view(&self, name: &TableName) -> Option<ViewDef> {
-        self.definitions().view(name).cloned()
+        match self.temporary.get(name) {
+            Some(view) => Some(view.clone()),
+            None => self.definitions().view(name).cloned(),
+        }
+    }
+
+    pub fn function(&self, name: &str) -> Option<Arc<FunctionDef>> {
+        self.inner.macros.get(name)
     }
 
     /// Names of tables and views in a schema, sorted.
     pub fn names(&self, schema: &str) -> Vec<String> {
-        self.definitions().names(schema)
+        let mut names = self.definitions().names(schema);
+        names
+            .extend(self.temporary.keys().filter(|name| name.schema == schema).map(|name| name.name.clone()));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Where a table is when its statement does not say: `{root}/{schema}/{name}`.
@@ -87,7 +114,9 @@ impl Catalog {
         let config = config
             .with_default_catalog_and_schema(CATALOG, default_schema)
             .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true);
+            // Ours takes its place, see `information`.
+            .with_information_schema(false)
+            .with_extension(self.inner.macros.clone());
         builder
             .with_config(config)
             .with_type_planner(Arc::new(TidemillTypes))
@@ -119,8 +148,34 @@ impl Catalog {
 
     /// Whether a view may be put: it must not read itself and must plan.
     pub async fn check_view(&self, view: &ViewDef) -> Result<()> {
-        check_acyclic(&self.definitions(), view)?;
+        check_acyclic(self, view)?;
         self.open_view(view).await.map(|_| ())
+    }
+
+    /// Whether a function may be put: it must not hide a built-in one, and where its parameters have types, its
+    /// body must plan.
+    pub async fn check_function(&self, function: &FunctionDef) -> Result<()> {
+        let base = &self.inner.base;
+        let built_in = base.scalar_functions().contains_key(&function.name)
+            || base.aggregate_functions().contains_key(&function.name)
+            || base.window_functions().contains_key(&function.name)
+            || base.higher_order_functions().contains_key(&function.name)
+            || base.table_functions().contains_key(&function.name)
+            || ["deduplicate", "hop", "session", "tumble", "window"].contains(&function.name.as_str());
+        if built_in {
+            let message = format!("`{}` is a built-in function", function.name);
+            return Err(Error::new(Code::AlreadyExists, message).hint("choose another name"));
+        }
+        let Some(sql) = trial(function) else { return Ok(()) };
+        let crate::Statement::Query(query) = parse(&sql, &function.default_schema)? else {
+            return Err(Error::internal(format!("`{sql}` is no query")));
+        };
+        let builder = SessionStateBuilder::new_from_existing(self.inner.base.clone());
+        let mut state = self.session(builder, &function.default_schema).build();
+        let tried = Arc::new(self.inner.macros.with(function.clone()));
+        *state.config_mut() = state.config().clone().with_extension(tried);
+        let planned = plan_query(&state, query).await;
+        planned.map(|_| ()).map_err(|error| error.context(format!("function {}", function.name)))
     }
 
     /// The newest state of a table or view; `None` when there is none of that name.
@@ -244,6 +299,9 @@ impl CatalogProvider for Catalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == INFORMATION_SCHEMA {
+            return Some(information_schema(self, self.inner.base.table_functions().clone()));
+        }
         if name == SYSTEM_SCHEMA {
             return Some(Arc::new(SystemSchema { tables: self.inner.system.clone() }));
         }

@@ -13,7 +13,7 @@ use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{LakeFormat, TableOptions, TableVersion};
+use tidemill_engine::{LakeFormat, TableNotes, TableOptions, TableVersion};
 use url::Url;
 
 #[derive(Debug, Default)]
@@ -77,6 +77,14 @@ impl LakeFormat for MemoryLake {
     async fn create(&self, location: &Url, _: SchemaRef, _: &TableOptions) -> Result<()> {
         self.put(location, &[]);
         Ok(())
+    }
+
+    async fn notes(&self, _: &Url) -> Result<TableNotes> {
+        Ok(TableNotes::default())
+    }
+
+    async fn comment(&self, location: &Url, _: Option<&str>, _: &str) -> Result<()> {
+        Err(Error::new(Code::Unsupported, format!("a comment on {location}")))
     }
 
     async fn remove(&self, location: &Url) -> Result<()> {
@@ -341,4 +349,58 @@ async fn files_become_tables() {
     let delta = house.external("CREATE EXTERNAL TABLE p STORED AS DELTA LOCATION 'FOLDER/csv'").await;
     assert_eq!(delta.unwrap_err().code, Code::NotFound);
     assert_eq!(house.query("SELECT * FROM 'FOLDER/none'").await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_open_is_left_out_of_the_columns_only() {
+    let house = House::new();
+    house.table("public", "whole", &[1], true);
+    house.table("public", "broken", &[1], true);
+    house.lake.tables.lock().unwrap().retain(|url, _| !url.ends_with("broken"));
+    let columns = "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public'";
+    assert_eq!(house.query(columns).await.unwrap(), ["whole"]);
+    assert_eq!(
+        house.query("SHOW TABLES").await.unwrap(),
+        ["public broken BASE TABLE", "public whole BASE TABLE"]
+    );
+    assert_eq!(house.query("SHOW TABLES IN public LIKE 'w*'").await.unwrap(), ["public whole BASE TABLE"]);
+    assert_eq!(house.query("SELECT * FROM broken").await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn temporary_views_hide_tables_and_views_name_their_columns() {
+    let mut house = House::new();
+    house.table("public", "t", &[1, 2], true);
+    let view = house.view("CREATE TEMP VIEW v (total) AS SELECT sum(n) FROM t");
+    let plain = house.catalog.clone();
+    house.catalog = plain.with_temporary(BTreeMap::from([(view.name.clone(), view)]));
+    assert_eq!(house.query("SELECT total FROM v").await.unwrap(), ["3"]);
+    assert_eq!(house.query("SHOW VIEWS").await.unwrap(), ["public v VIEW"]);
+    let itself = house.view("CREATE OR REPLACE TEMP VIEW v AS SELECT * FROM v");
+    assert_eq!(house.catalog.check_view(&itself).await.unwrap_err().code, Code::InvalidStatement);
+    house.catalog = plain;
+    assert_eq!(house.query("SELECT total FROM v").await.unwrap_err().code, Code::UnknownObject);
+}
+
+#[tokio::test]
+async fn functions_read_the_tables_of_their_own_schema() {
+    let house = House::new();
+    house.table("sales", "t", &[5], true);
+    house.table("public", "t", &[1], true);
+    let function = |text: &str| match parse(text, "sales") {
+        Ok(Statement::CreateFunction(create)) => create.function,
+        other => panic!("{other:?}"),
+    };
+    let least = function(
+        "CREATE FUNCTION least_n(than INT) RETURNS INT RETURN (SELECT min(n) FROM t WHERE n > than)",
+    );
+    house.catalog.check_function(&least).await.unwrap();
+    house.catalog.apply(Change::PutFunction(least));
+    assert_eq!(house.query("SELECT least_n(0) AS n").await.unwrap(), ["5"]);
+    let refused = async |text: &str| house.catalog.check_function(&function(text)).await.unwrap_err().code;
+    assert_eq!(refused("CREATE FUNCTION abs(x INT) RETURNS INT RETURN x").await, Code::AlreadyExists);
+    assert_eq!(refused("CREATE FUNCTION f(x INT) RETURNS INT RETURN y").await, Code::UnknownColumn);
+    assert_eq!(refused("CREATE FUNCTION f(x INT) RETURNS INT RETURN f(x)").await, Code::InvalidStatement);
+    house.catalog.apply(Change::DropFunction("least_n".to_owned()));
+    assert!(house.query("SELECT least_n(0) AS n").await.is_err());
 }

@@ -1,6 +1,6 @@
 //! Views are kept as text and planned when they are used, so they follow their tables.
 
-use super::definitions::Definitions;
+use super::provider::Catalog;
 use crate::functions::{RewriteFor, rewrite_windows};
 use crate::statement::ViewDef;
 use crate::{CATALOG, TableName};
@@ -22,7 +22,7 @@ fn reads(view: &ViewDef) -> Result<Vec<TableName>> {
 }
 
 /// Refuses a view that reads itself, directly or by way of others.
-pub(super) fn check_acyclic(definitions: &Definitions, view: &ViewDef) -> Result<()> {
+pub(super) fn check_acyclic(catalog: &Catalog, view: &ViewDef) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut open = reads(view)?;
     while let Some(name) = open.pop() {
@@ -30,10 +30,10 @@ pub(super) fn check_acyclic(definitions: &Definitions, view: &ViewDef) -> Result
             let message = format!("the view `{}` would read itself", view.name);
             return Err(Error::new(Code::InvalidStatement, message));
         }
-        if let Some(next) = definitions.view(&name)
+        if let Some(next) = catalog.view(&name)
             && seen.insert(name)
         {
-            open.extend(reads(next)?);
+            open.extend(reads(&next)?);
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 use super::syntax::{from_parser, from_tokenizer, syntax};
 use super::types::normalize;
 use super::versions;
-use crate::name::TableName;
-use datafusion::sql::sqlparser::ast::{ColumnDef, Expr, Query};
+use crate::name::{CATALOG, TableName};
+use datafusion::sql::sqlparser::ast::{ColumnDef, DataType, Expr, Query};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -122,6 +122,19 @@ impl<'a> Cursor<'a> {
         Ok(parts)
     }
 
+    /// `[catalog.]schema`.
+    pub(crate) fn schema_name(&mut self) -> Result<String> {
+        let parts = self.dotted()?;
+        match parts.as_slice() {
+            [schema] => Ok(schema.clone()),
+            [catalog, schema] if catalog == CATALOG => Ok(schema.clone()),
+            _ => {
+                Err(Error::new(Code::UnknownObject, format!("`{}` is no schema name here", parts.join(".")))
+                    .hint(format!("schema, or {CATALOG}.schema")))
+            }
+        }
+    }
+
     pub(crate) fn idents_in_parentheses(&mut self) -> Result<Vec<String>> {
         self.list(Self::ident)
     }
@@ -193,6 +206,10 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn expr(&mut self) -> Result<Expr> {
         self.sqlparser(|parser| parser.parse_expr())
+    }
+
+    pub(crate) fn data_type(&mut self) -> Result<DataType> {
+        self.sqlparser(|parser| parser.parse_data_type())
     }
 
     pub(crate) fn column(&mut self) -> Result<ColumnDef> {

@@ -13,6 +13,7 @@ mod interval;
 mod options;
 mod split;
 mod syntax;
+mod type_names;
 mod types;
 mod versions;
 
@@ -20,10 +21,12 @@ pub(crate) use cursor::Cursor;
 pub(crate) use interval::interval_ms;
 pub(crate) use options::{OptionReader, duration_ms};
 pub use split::split;
+pub use type_names::sql_type;
 pub use types::TidemillTypes;
 pub(crate) use types::{column_schema, normalize};
 pub(crate) use versions::{TIMESTAMP_AS_OF, VERSION_AS_OF};
 
+pub use crate::name::quote;
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use tidemill_core::Result;
 

@@ -2,11 +2,14 @@
 
 mod alter;
 mod change;
+mod comment;
 mod connection;
 mod control;
+mod describe;
 mod drop;
 mod explain;
 mod external_table;
+mod function;
 mod insert;
 mod load;
 mod maintain;
@@ -24,11 +27,14 @@ mod tests;
 
 pub use alter::{AlterAction, AlterTable};
 pub use change::{Delete, TableChange, Update};
+pub use comment::Comment;
 pub use connection::{ConnectionDef, CreateConnection};
 pub use control::{Control, ControlAction, ControlTarget};
+pub use describe::Describe;
 pub use drop::{Drop, ObjectKind};
-pub use explain::Explain;
+pub use explain::{Explain, ExplainFormat};
 pub use external_table::CreateExternalTable;
+pub use function::{Body, CreateFunction, FunctionDef, Parameter};
 pub use insert::{Insert, InsertMode, align};
 pub use load::{CreateLoad, LoadDef, RunLoad, Schedule};
 pub use maintain::{Maintain, Place};
@@ -39,9 +45,8 @@ pub use set::Set;
 pub use show::Show;
 pub use source::{CreateSource, Encoding, SourceDef, Watermark};
 pub use table::{CreateTable, TableDef, TableFormat};
-pub use view::{CreateSchema, CreateView, ViewDef};
+pub use view::{AlterView, CreateSchema, CreateView, ViewChange, ViewDef};
 
-use crate::TableName;
 use datafusion::sql::sqlparser::ast::Query;
 
 /// Everything that a client can say. Names are resolved against the session's schema already.
@@ -61,11 +66,14 @@ pub enum Statement {
     CreateTable(CreateTable),
     CreateExternalTable(CreateExternalTable),
     CreateView(CreateView),
+    AlterView(AlterView),
+    CreateFunction(CreateFunction),
     CreateSchema(CreateSchema),
+    Comment(Comment),
     Control(Control),
     Drop(Drop),
     Show(Show),
-    Describe(TableName),
+    Describe(Describe),
     Set(Set),
     Maintain(Maintain),
 }

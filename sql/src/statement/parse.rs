@@ -1,8 +1,8 @@
 //! Looks at a statement's first words and hands it to the statement's own file.
 
 use super::{
-    Statement, change, connection, control, drop, explain, external_table, insert, load, maintain, pipeline,
-    set, show, source, table, view,
+    Statement, change, comment, connection, control, describe, drop, explain, external_table, function,
+    insert, load, maintain, pipeline, set, show, source, table, view,
 };
 use crate::dialect::Cursor;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -10,9 +10,9 @@ use tidemill_core::{Code, Error, Result};
 
 /// The words with which our statements begin.
 const LEADING: &[&str] = &[
-    "ALTER", "CONVERT", "CREATE", "DELETE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "MERGE", "OPTIMIZE",
-    "PAUSE", "RESET", "RESTORE", "RESUME", "RUN", "SELECT", "SET", "SHOW", "STOP", "TABLE", "TRUNCATE",
-    "UPDATE", "VACUUM", "VALUES", "WITH",
+    "ALTER", "COMMENT", "CONVERT", "CREATE", "DELETE", "DESCRIBE", "DROP", "EXPLAIN", "INSERT", "MERGE",
+    "OPTIMIZE", "PAUSE", "RESET", "RESTORE", "RESUME", "RUN", "SELECT", "SET", "SHOW", "STOP", "TABLE",
+    "TRUNCATE", "UPDATE", "USE", "VACUUM", "VALUES", "WITH",
 ];
 
 /// Words that begin statements elsewhere: refused as unsupported, not as misspelt.
@@ -20,7 +20,6 @@ const ELSEWHERE: &[&str] = &[
     "ANALYZE",
     "BEGIN",
     "CALL",
-    "COMMENT",
     "COMMIT",
     "COPY",
     "DEALLOCATE",
@@ -31,7 +30,6 @@ const ELSEWHERE: &[&str] = &[
     "REVOKE",
     "ROLLBACK",
     "START",
-    "USE",
 ];
 
 /// Parses one statement; a semicolon may end it. Unqualified names are taken from `default_schema`.
@@ -69,11 +67,12 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
         Some("DESCRIBE" | "DESC") if maintain::is_description(cursor) => {
             maintain::describe(cursor, default_schema).map(Statement::Maintain)
         }
-        Some("DESCRIBE" | "DESC") => {
-            cursor.one_of(&["DESCRIBE", "DESC"])?;
-            cursor.take(&["TABLE"]);
-            cursor.table_name(default_schema).map(Statement::Describe)
+        Some("DESCRIBE" | "DESC") => describe::parse(cursor, default_schema).map(Statement::Describe),
+        Some("COMMENT") => comment::parse(cursor, default_schema).map(Statement::Comment),
+        Some("ALTER") if cursor.word_at(1).as_deref() == Some("VIEW") => {
+            view::parse_alter(cursor, default_schema).map(Statement::AlterView)
         }
+        Some("USE") => set::parse_use(cursor).map(Statement::Set),
         Some("VACUUM" | "RESTORE" | "CONVERT" | "OPTIMIZE") => {
             maintain::parse(cursor, default_schema).map(Statement::Maintain)
         }
@@ -86,14 +85,40 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
 }
 
 fn create(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Statement> {
-    const REPLACEABLE: &[&str] = &["CONNECTION", "EXTERNAL", "LOAD", "SOURCE", "TABLE", "VIEW"];
-    const ALL: &[&str] =
-        &["CONNECTION", "EXTERNAL", "LOAD", "SCHEMA", "SOURCE", "STREAMING", "TABLE", "VIEW"];
+    const REPLACEABLE: &[&str] = &[
+        "CONNECTION",
+        "EXTERNAL",
+        "FUNCTION",
+        "LOAD",
+        "MACRO",
+        "SOURCE",
+        "TABLE",
+        "TEMP",
+        "TEMPORARY",
+        "VIEW",
+    ];
+    const ALL: &[&str] = &[
+        "CONNECTION",
+        "DATABASE",
+        "EXTERNAL",
+        "FUNCTION",
+        "LOAD",
+        "MACRO",
+        "SCHEMA",
+        "SOURCE",
+        "STREAMING",
+        "TABLE",
+        "TEMP",
+        "TEMPORARY",
+        "VIEW",
+    ];
     cursor.expect(&["CREATE"])?;
     let or_replace = cursor.take(&["OR", "REPLACE"]);
     let kind = cursor.one_of(if or_replace { REPLACEABLE } else { ALL })?;
-    if matches!(kind, "EXTERNAL" | "STREAMING") {
-        cursor.expect(&["TABLE"])?;
+    match kind {
+        "EXTERNAL" | "STREAMING" => cursor.expect(&["TABLE"])?,
+        "TEMP" | "TEMPORARY" => cursor.expect(&["VIEW"])?,
+        _ => {}
     }
     Ok(match kind {
         "SOURCE" => Statement::CreateSource(source::parse(cursor, or_replace)?),
@@ -103,8 +128,14 @@ fn create(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Statement> {
         "EXTERNAL" => {
             Statement::CreateExternalTable(external_table::parse(cursor, or_replace, default_schema)?)
         }
-        "VIEW" => Statement::CreateView(view::parse(cursor, or_replace, default_schema)?),
-        "SCHEMA" => Statement::CreateSchema(view::parse_schema(cursor)?),
+        "VIEW" | "TEMP" | "TEMPORARY" => {
+            Statement::CreateView(view::parse(cursor, or_replace, kind != "VIEW", default_schema)?)
+        }
+        "FUNCTION" | "MACRO" => {
+            let is_macro = kind == "MACRO";
+            Statement::CreateFunction(function::parse(cursor, or_replace, is_macro, default_schema)?)
+        }
+        "SCHEMA" | "DATABASE" => Statement::CreateSchema(view::parse_schema(cursor)?),
         _ => Statement::CreateTable(table::parse(cursor, or_replace, default_schema)?),
     })
 }

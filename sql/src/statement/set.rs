@@ -1,4 +1,4 @@
-//! `SET name = value`, `SET name TO value`, `RESET name`.
+//! `SET name = value`, `SET name TO value`, `RESET name`; `USE schema` sets the schema.
 
 use crate::dialect::Cursor;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -23,4 +23,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Set> {
     }
     let value = cursor.value()?;
     Ok(Set { name, value: Some(value) })
+}
+
+pub(super) fn parse_use(cursor: &mut Cursor<'_>) -> Result<Set> {
+    cursor.expect(&["USE"])?;
+    let _ = cursor.take(&["SCHEMA"]) || cursor.take(&["DATABASE"]);
+    Ok(Set { name: "schema".to_owned(), value: Some(cursor.schema_name()?) })
 }

@@ -2,6 +2,7 @@
 
 use crate::dialect::Cursor;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::Result;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +13,24 @@ pub enum Show {
     Loads,
     Executors,
     Jobs,
-    Tables,
-    Schemas,
+    /// Tables and views, of all schemas but the system's where none is named.
+    Tables {
+        schema: Option<String>,
+        like: Option<String>,
+    },
+    Views {
+        schema: Option<String>,
+        like: Option<String>,
+    },
+    Schemas {
+        like: Option<String>,
+    },
     Columns(TableName),
+    Functions {
+        like: Option<String>,
+    },
+    /// The statement that makes a table or view.
+    Create(TableName),
     /// Every session variable.
     All,
     /// One session variable, such as `engine`.
@@ -22,7 +38,7 @@ pub enum Show {
 }
 
 impl Show {
-    /// The query that answers it; `None` for variables, which the session knows itself.
+    /// The query that answers it; `None` for what the session or the catalog knows itself.
     pub fn query(&self) -> Option<String> {
         let system = |table: &str| Some(format!("SELECT * FROM {CATALOG}.{SYSTEM_SCHEMA}.{table}"));
         match self {
@@ -32,14 +48,14 @@ impl Show {
             Show::Loads => system("loads"),
             Show::Executors => system("executors"),
             Show::Jobs => system("jobs"),
-            Show::Tables => Some(format!(
-                "SELECT table_schema, table_name, table_type FROM {CATALOG}.information_schema.tables \
-                 WHERE table_schema NOT IN ('information_schema', '{SYSTEM_SCHEMA}') \
-                 ORDER BY table_schema, table_name"
-            )),
-            Show::Schemas => Some(format!(
+            Show::Tables { schema, like } => Some(tables(schema.as_deref(), like.as_deref(), "")),
+            Show::Views { schema, like } => {
+                Some(tables(schema.as_deref(), like.as_deref(), " AND table_type = 'VIEW'"))
+            }
+            Show::Schemas { like } => Some(format!(
                 "SELECT schema_name, schema_name = '{DEFAULT_SCHEMA}' AS is_default \
-                 FROM {CATALOG}.information_schema.schemata ORDER BY schema_name"
+                 FROM {CATALOG}.information_schema.schemata WHERE {} ORDER BY schema_name",
+                matches("schema_name", like.as_deref())
             )),
             Show::Columns(table) => Some(format!(
                 "SELECT column_name, data_type, is_nullable FROM {CATALOG}.information_schema.columns \
@@ -47,8 +63,37 @@ impl Show {
                 literal(&table.schema),
                 literal(&table.name)
             )),
-            Show::All | Show::Variable(_) => None,
+            Show::Functions { like } => Some(format!(
+                "SELECT function_name, kind, definition FROM \
+                 (SELECT routine_name AS function_name, lower(function_type) AS kind, \
+                  min(coalesce(syntax_example, routine_name || '(…)')) AS definition \
+                  FROM {CATALOG}.information_schema.routines GROUP BY routine_name, function_type \
+                  UNION ALL SELECT name, kind, definition FROM {CATALOG}.{SYSTEM_SCHEMA}.functions) \
+                 WHERE {} ORDER BY function_name, kind",
+                matches("function_name", like.as_deref())
+            )),
+            Show::Create(_) | Show::All | Show::Variable(_) => None,
         }
+    }
+}
+
+fn tables(schema: Option<&str>, like: Option<&str>, and: &str) -> String {
+    let schema = match schema {
+        Some(schema) => format!("table_schema = {}", literal(schema)),
+        None => format!("table_schema NOT IN ('information_schema', '{SYSTEM_SCHEMA}')"),
+    };
+    format!(
+        "SELECT table_schema, table_name, table_type FROM {CATALOG}.information_schema.tables \
+         WHERE {schema} AND {}{and} ORDER BY table_schema, table_name",
+        matches("table_name", like)
+    )
+}
+
+/// A condition on a name. Spark's `*` means the same as `%`.
+fn matches(column: &str, like: Option<&str>) -> String {
+    match like {
+        Some(pattern) => format!("{column} LIKE {}", literal(&pattern.replace('*', "%"))),
+        None => "true".to_owned(),
     }
 }
 
@@ -62,6 +107,24 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Sho
         cursor.one_of(&["FROM", "IN"])?;
         return Ok(Show::Columns(cursor.table_name(default_schema)?));
     }
+    if cursor.take(&["CREATE"]) {
+        cursor.one_of(&["TABLE", "VIEW"])?;
+        return Ok(Show::Create(cursor.table_name(default_schema)?));
+    }
+    if cursor.take(&["TABLES"]) {
+        let schema = schema(cursor)?;
+        return Ok(Show::Tables { schema, like: like(cursor)? });
+    }
+    if cursor.take(&["VIEWS"]) {
+        let schema = schema(cursor)?;
+        return Ok(Show::Views { schema, like: like(cursor)? });
+    }
+    if cursor.take(&["SCHEMAS"]) || cursor.take(&["DATABASES"]) {
+        return Ok(Show::Schemas { like: like(cursor)? });
+    }
+    if cursor.take(&["FUNCTIONS"]) {
+        return Ok(Show::Functions { like: like(cursor)? });
+    }
     let simple = [
         ("PIPELINES", Show::Pipelines),
         ("SOURCES", Show::Sources),
@@ -69,8 +132,6 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Sho
         ("LOADS", Show::Loads),
         ("EXECUTORS", Show::Executors),
         ("JOBS", Show::Jobs),
-        ("TABLES", Show::Tables),
-        ("SCHEMAS", Show::Schemas),
         ("ALL", Show::All),
     ];
     for (word, show) in simple {
@@ -79,4 +140,21 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Sho
         }
     }
     Ok(Show::Variable(cursor.dotted()?.join(".")))
+}
+
+/// `IN schema` or `FROM schema`.
+fn schema(cursor: &mut Cursor<'_>) -> Result<Option<String>> {
+    match cursor.take(&["IN"]) || cursor.take(&["FROM"]) {
+        true => cursor.schema_name().map(Some),
+        false => Ok(None),
+    }
+}
+
+/// `LIKE 'pattern'`; Spark leaves the word out.
+fn like(cursor: &mut Cursor<'_>) -> Result<Option<String>> {
+    let named = cursor.take(&["LIKE"]);
+    match named || !(cursor.peek_is(&Token::EOF) || cursor.peek_is(&Token::SemiColon)) {
+        true => cursor.string().map(Some),
+        false => Ok(None),
+    }
 }

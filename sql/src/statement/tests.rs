@@ -2,7 +2,7 @@
 //! their own.
 
 use super::*;
-use crate::parse;
+use crate::{TableName, parse};
 use tidemill_core::{Code, Error};
 
 fn refused(text: &str) -> Error {
@@ -61,7 +61,7 @@ fn small_statements() {
     assert_eq!(ok("STOP PIPELINE revenue WITH DRAIN"), control(ControlAction::Drain, pipeline()));
     assert_eq!(refused("STOP PIPELINE revenue").code, Code::Syntax);
 
-    let drop = |object, if_exists| Statement::Drop(Drop { object, if_exists });
+    let drop = |object, if_exists| Statement::Drop(Drop { object, if_exists, cascade: false });
     let is_pipeline = ObjectKind::Pipeline(revenue.clone());
     assert_eq!(ok("DROP STREAMING TABLE IF EXISTS revenue"), drop(is_pipeline, true));
     assert_eq!(ok("DROP SOURCE \"Events\""), drop(ObjectKind::Source("Events".to_owned()), false));
@@ -80,7 +80,9 @@ fn small_statements() {
     assert_eq!(ok("SHOW PIPELINES"), Statement::Show(Show::Pipelines));
     assert_eq!(ok("SHOW engine"), Statement::Show(Show::Variable("engine".to_owned())));
     assert_eq!(ok("SHOW COLUMNS FROM revenue"), Statement::Show(Show::Columns(revenue.clone())));
-    assert_eq!(ok("DESCRIBE tidemill.shop.revenue"), Statement::Describe(revenue.clone()));
+    let describe = |extended| Statement::Describe(Describe { table: revenue.clone(), extended });
+    assert_eq!(ok("DESCRIBE tidemill.shop.revenue"), describe(false));
+    assert_eq!(ok("desc extended revenue"), describe(true));
     let schema = CreateSchema { if_not_exists: true, name: "s".to_owned() };
     assert_eq!(ok("CREATE SCHEMA IF NOT EXISTS s"), Statement::CreateSchema(schema));
 }
@@ -108,6 +110,12 @@ fn explain_takes_what_has_a_plan() {
         panic!()
     };
     assert!(explain.analyze && explain.verbose && matches!(*explain.statement, Statement::Query(_)));
+    let Ok(Statement::Explain(explain)) = parse("EXPLAIN (VERBOSE, FORMAT tree) SELECT 1", "public") else {
+        panic!()
+    };
+    assert!(!explain.analyze && explain.verbose && explain.format == ExplainFormat::Tree);
+    assert!(matches!(parse("EXPLAIN (SELECT 1)", "public"), Ok(Statement::Explain(_))));
+    assert_eq!(refused("EXPLAIN ANALYZE FORMAT TREE SELECT 1").code, Code::Unsupported);
     assert!(parse("EXPLAIN CREATE STREAMING TABLE t AS SELECT * FROM s", "public").is_ok());
     assert_eq!(
         refused("EXPLAIN ANALYZE CREATE STREAMING TABLE t AS SELECT * FROM s").code,
@@ -133,4 +141,58 @@ fn inserts_with_and_without_columns() {
     assert_eq!(mode("INSERT OVERWRITE INTO TABLE t SELECT 1"), InsertMode::Overwrite);
     let replace = mode("INSERT INTO t (a) REPLACE WHERE a >= 1 SELECT 1");
     assert_eq!(replace, InsertMode::ReplaceWhere("a >= 1".to_owned()));
+}
+
+#[test]
+fn what_a_catalog_shows() {
+    let show = |text: &str| match parse(text, "shop") {
+        Ok(Statement::Show(show)) => show,
+        other => panic!("{text}: {other:?}"),
+    };
+    let tables = |schema: Option<&str>, like: Option<&str>| Show::Tables {
+        schema: schema.map(str::to_owned),
+        like: like.map(str::to_owned),
+    };
+    assert_eq!(show("SHOW TABLES"), tables(None, None));
+    assert_eq!(show("SHOW TABLES IN tidemill.sales LIKE 'a%';"), tables(Some("sales"), Some("a%")));
+    assert_eq!(show("SHOW TABLES FROM sales 'a*'"), tables(Some("sales"), Some("a*")));
+    assert_eq!(show("SHOW DATABASES"), Show::Schemas { like: None });
+    assert_eq!(show("SHOW CREATE VIEW v"), Show::Create(TableName::new("shop", "v")));
+    assert!(show("SHOW TABLES IN s LIKE 'it''s'").query().unwrap().contains("LIKE 'it''s'"));
+    let set = |value: &str| Statement::Set(Set { name: "schema".to_owned(), value: Some(value.to_owned()) });
+    assert_eq!(parse("USE sales", "shop").unwrap(), set("sales"));
+    assert_eq!(parse("USE SCHEMA tidemill.\"S\"", "shop").unwrap(), set("S"));
+    assert_eq!(refused("USE a.b").code, Code::UnknownObject);
+}
+
+#[test]
+fn comments_and_views() {
+    let comment = |text: &str| match parse(text, "shop") {
+        Ok(Statement::Comment(comment)) => (comment.table.to_string(), comment.column, comment.text),
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(
+        comment("COMMENT ON COLUMN s.t.\"C\" IS 'it''s'"),
+        ("s.t".to_owned(), Some("C".to_owned()), "it's".to_owned())
+    );
+    assert_eq!(comment("COMMENT ON TABLE t IS NULL"), ("shop.t".to_owned(), None, String::new()));
+    assert_eq!(refused("COMMENT ON COLUMN c IS 'x'").code, Code::InvalidStatement);
+
+    let text = "CREATE OR REPLACE TEMP VIEW v (a COMMENT 'first', b) COMMENT 'both' AS SELECT 1, 2 -- two";
+    let Ok(Statement::CreateView(create)) = parse(text, "shop") else { panic!() };
+    assert!(create.temporary && create.or_replace);
+    assert_eq!(create.view.column_comments["a"], "first");
+    assert_eq!(create.view.comment.as_deref(), Some("both"));
+    assert!(create.view.parse_query().unwrap().to_string().ends_with("AS v (\"a\", \"b\")"));
+    let old = r#"{"name": {"schema": "s", "name": "v"}, "query": "SELECT 1", "default_schema": "s"}"#;
+    assert!(
+        serde_json::from_str::<ViewDef>(old).unwrap().columns.is_empty(),
+        "a journal of an older version"
+    );
+
+    let rename = parse("ALTER VIEW v RENAME TO w", "shop").unwrap();
+    let change = ViewChange::Rename(TableName::new("shop", "w"));
+    assert_eq!(rename, Statement::AlterView(AlterView { name: TableName::new("shop", "v"), change }));
+    let Ok(Statement::Drop(drop)) = parse("DROP SCHEMA s CASCADE", "shop") else { panic!() };
+    assert!(drop.cascade);
 }

@@ -12,6 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use std::time::Instant;
 use tidemill_core::ConnectorRegistry;
+use tidemill_engine::stages::StageReports;
 use tidemill_engine::{Engine, InProcess, JobSpec};
 
 const ALL_MEMORY: usize = 256 << 20;
@@ -223,7 +224,8 @@ impl Engine for Small {
         let error = to_datafusion(Error::new(self.0, "the sort needs more"));
         let stream = futures::stream::once(async move { Err(error) });
         let stream = Box::pin(RecordBatchStreamAdapter::new(plan.schema(), stream));
-        Ok(Execution { stream, progress: Arc::new(Progress::default), plan })
+        let stages: StageReports = Arc::new(|| Box::pin(async { Ok(Vec::new()) }));
+        Ok(Execution { stream, progress: Arc::new(Progress::default), plan, stages })
     }
 }
 

@@ -1,0 +1,157 @@
+//! A session of ours whose queries run on one of our engines. Everything else (CREATE TABLE, SET, INSERT, COPY) is
+//! DataFusion's.
+
+use crate::cells;
+use arrow::array::RecordBatch;
+use datafusion::common::Result as DfResult;
+use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::TryStreamExt;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tidemill_core::config::Config;
+use tidemill_core::{ConnectorRegistry, ExecutorId, JobId};
+use tidemill_engine::codec::Codec;
+use tidemill_engine::pipelined::{Member, Members, Pipelined, WorkerServer};
+use tidemill_engine::{Engine, EngineKind, InProcess, JobKind, JobSpec, Services, session, to_datafusion};
+
+/// As many as DataFusion's own runner plans for.
+const PARTITIONS: usize = 4;
+const WORKERS: usize = 2;
+
+#[derive(Debug)]
+struct Fixed(Vec<Member>);
+
+impl Members for Fixed {
+    fn members(&self) -> Vec<Member> {
+        self.0.clone()
+    }
+}
+
+/// Both engines, with workers in this process.
+pub(crate) struct Cluster {
+    services: Arc<Services>,
+    pipelined: Pipelined,
+    tables: tempfile::TempDir,
+    _workers: Vec<WorkerServer>,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let services = Services::new(Config::default(), ConnectorRegistry::default());
+        let runtime = session::runtime_env(&services.config).unwrap();
+        let start = |_| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            WorkerServer::start(listener, services.clone(), runtime.clone(), Codec::default(), 2).unwrap()
+        };
+        let workers: Vec<WorkerServer> = (0..WORKERS).map(start).collect();
+        let member = |(index, worker): (usize, &WorkerServer)| Member {
+            id: ExecutorId::new(format!("w{index}")),
+            url: format!("http://127.0.0.1:{}", worker.address().port()).parse().unwrap(),
+            vcores: 1,
+            build: session::build().to_owned(),
+        };
+        let members = workers.iter().enumerate().map(member).collect();
+        let pipelined = Pipelined::new(Arc::new(Fixed(members)));
+        Self { services, pipelined, tables: tempfile::tempdir().unwrap(), _workers: workers }
+    }
+
+    pub(crate) fn engines(&self) -> [Arc<dyn Engine>; 2] {
+        [Arc::new(InProcess::new(PARTITIONS)), Arc::new(self.pipelined.clone())]
+    }
+}
+
+pub(crate) struct Database {
+    cluster: Arc<Cluster>,
+    engine: Arc<dyn Engine>,
+    context: SessionContext,
+    /// The test file in lower case.
+    text: String,
+    files: AtomicUsize,
+}
+
+impl Database {
+    pub(crate) fn new(cluster: Arc<Cluster>, engine: Arc<dyn Engine>, text: String) -> Self {
+        // A memory pool of its own: a file may set the session's limits.
+        let runtime = session::runtime_env(&cluster.services.config).unwrap();
+        let config = session::session_config(&cluster.services)
+            .with_target_partitions(PARTITIONS)
+            .with_information_schema(false);
+        let state = session::session_state(&cluster.services, runtime).with_config(config).build();
+        let context = SessionContext::new_with_state(state);
+        Self { cluster, engine, context, text, files: AtomicUsize::default() }
+    }
+
+    /// The rows, or the error in the words of DataFusion's own runner, which expected errors quote.
+    pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+        match self.answer(sql).await {
+            Ok(batches) => Ok(cells::rows(&batches)),
+            Err(error) => Err(format!("DataFusion error: {error}")),
+        }
+    }
+
+    async fn answer(&self, sql: &str) -> DfResult<Vec<RecordBatch>> {
+        let plan = self.context.state().create_logical_plan(sql).await?;
+        let made = match &plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => Some(create.name.to_string()),
+            _ => None,
+        };
+        let by_datafusion = matches!(
+            plan,
+            LogicalPlan::Ddl(_)
+                | LogicalPlan::Dml(_)
+                | LogicalPlan::Copy(_)
+                | LogicalPlan::Statement(_)
+                | LogicalPlan::DescribeTable(_)
+        );
+        if by_datafusion {
+            let batches = self.context.execute_logical_plan(plan).await?.collect().await?;
+            if let Some(name) = made
+                && self.engine.kind() == EngineKind::Pipelined
+            {
+                self.to_files(&name).await?;
+            }
+            return Ok(batches);
+        }
+        let mut state = self.context.state();
+        *state.config_mut() = self.engine.planning(state.config(), None);
+        let physical = state.create_physical_plan(&plan).await?;
+        let job = JobSpec { id: JobId::new("slt"), kind: JobKind::Query, title: sql.to_owned() };
+        let execution = self.engine.execute(job, physical, state.task_ctx()).await.map_err(to_datafusion)?;
+        execution.stream.try_collect().await
+    }
+
+    /// A table in memory is read by the coordinator alone. As a file it is cut into tasks, like a table of the lake;
+    /// tables that the test changes later stay as they are.
+    async fn to_files(&self, name: &str) -> DfResult<()> {
+        let changed = ["insert into", "update", "delete from", "alter table", "truncate table"];
+        let bare = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
+        if changed.iter().any(|verb| self.text.contains(&format!("{verb} {bare}"))) {
+            return Ok(());
+        }
+        let provider = self.context.table_provider(name).await?;
+        if provider.constraints().is_some_and(|constraints| constraints.iter().next().is_some()) {
+            return Ok(());
+        }
+        let table = self.context.read_table(provider.clone())?;
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let folder = self.cluster.tables.path().join(format!("{}-{number}", self.engine.kind().as_str()));
+        let path = folder.to_str().unwrap_or_default().to_owned() + "/";
+        let _ = std::fs::remove_dir_all(&folder);
+        if table.clone().write_parquet(&path, DataFrameWriteOptions::new(), None).await.is_err() {
+            // A type that Parquet has no place for.
+            return Ok(());
+        }
+        let schema = provider.schema();
+        let options = ParquetReadOptions::default().schema(&schema);
+        let Ok(files) = self.context.read_parquet(&path, options).await else { return Ok(()) };
+        if files.schema().as_arrow() != schema.as_ref() || files.clone().collect().await.is_err() {
+            return Ok(());
+        }
+        self.context.deregister_table(name)?;
+        self.context.register_table(name, files.into_view())?;
+        Ok(())
+    }
+}
