@@ -56,6 +56,9 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
         Some("CREATE") => create(cursor, default_schema),
         Some("EXPLAIN") => explain::parse(cursor, default_schema).map(Statement::Explain),
         Some("INSERT") => insert::parse(cursor, default_schema).map(Statement::Insert),
+        Some("ALTER") if cursor.word_at(1).as_deref() == Some("VIEW") => {
+            view::parse_alter(cursor, default_schema).map(Statement::AlterView)
+        }
         Some("DELETE" | "UPDATE" | "TRUNCATE" | "MERGE" | "ALTER") => {
             change::parse(cursor, default_schema).map(|change| Statement::Change(Box::new(change)))
         }
@@ -69,9 +72,6 @@ pub(super) fn statement(cursor: &mut Cursor<'_>, default_schema: &str) -> Result
         }
         Some("DESCRIBE" | "DESC") => describe::parse(cursor, default_schema).map(Statement::Describe),
         Some("COMMENT") => comment::parse(cursor, default_schema).map(Statement::Comment),
-        Some("ALTER") if cursor.word_at(1).as_deref() == Some("VIEW") => {
-            view::parse_alter(cursor, default_schema).map(Statement::AlterView)
-        }
         Some("USE") => set::parse_use(cursor).map(Statement::Set),
         Some("VACUUM" | "RESTORE" | "CONVERT" | "OPTIMIZE") => {
             maintain::parse(cursor, default_schema).map(Statement::Maintain)
