@@ -92,8 +92,10 @@ pub struct Cluster {
 pub struct Engine {
     /// Partitions of a plan; 0 means one per core.
     pub target_partitions: usize,
-    /// Memory that queries may use together, in bytes; 0 means three quarters of the machine.
+    /// Memory that queries and the data cache may use together, in bytes; 0 means three quarters of the machine.
     pub memory_limit_bytes: usize,
+    /// How much of it is for decoded columns of files, in bytes; by default a quarter. 0 keeps none.
+    pub data_cache_bytes: Option<usize>,
     /// Where operators spill; by default the system's temporary folder.
     pub spill_dir: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 use crate::guard::guard;
 use crate::stages::{self, StageReports};
 use crate::{Engine, EngineKind, Execution, JobSpec, Progress, from_datafusion};
+use crate::{data_cache, runtime_filters};
 use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext;
@@ -48,7 +49,7 @@ impl Engine for InProcess {
         plan: Arc<dyn ExecutionPlan>,
         _: Arc<TaskContext>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(coalesced(plan))
+        ready(plan)
     }
 
     async fn execute(
@@ -57,7 +58,8 @@ impl Engine for InProcess {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
-        let plan = coalesced(plan);
+        let plan = ready(plan)?;
+        let plan = data_cache::wrap(plan, &context).map_err(from_datafusion)?;
         let stream = execute_stream(plan.clone(), context).map_err(from_datafusion)?;
         let (watched, run) = (plan.clone(), plan.clone());
         let stages: StageReports = Arc::new(move || {
@@ -67,6 +69,11 @@ impl Engine for InProcess {
         let progress = Arc::new(move || leaf_progress(&watched));
         Ok(Execution { stream: guard(stream), progress, plan, stages })
     }
+}
+
+/// The plan as it is run.
+fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    runtime_filters::insert(coalesced(plan)).map_err(from_datafusion)
 }
 
 /// The plan with one output partition.

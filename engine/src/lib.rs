@@ -5,6 +5,7 @@
 
 mod change;
 pub mod codec;
+mod data_cache;
 pub mod decode;
 mod engine;
 pub mod epoch;
@@ -18,6 +19,7 @@ pub mod maintenance;
 pub mod memory;
 pub mod object_stores;
 pub mod pipelined;
+mod runtime_filters;
 mod services;
 pub mod session;
 pub mod stages;
@@ -25,6 +27,7 @@ pub mod wire_error;
 pub mod zorder;
 
 pub use change::{Alter, Change, LakeFile, LakeSnapshot, Reads};
+pub use data_cache::DataCache;
 pub use engine::{Engine, EngineKind, Execution, JobKind, JobSpec, Progress};
 pub use error::{from_datafusion, to_datafusion};
 pub use guard::guard;

@@ -1,6 +1,7 @@
 //! What operators need from the process in which they run. It never travels: each node has its own.
 
 use crate::epoch::{ReportDesk, StateCache};
+use crate::{DataCache, session};
 use datafusion::execution::TaskContext;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -17,17 +18,22 @@ pub struct Services {
     pub reports: ReportDesk,
     /// Keyed state that this process has at hand.
     pub state: StateCache,
+    /// Decoded columns; `None` when the configuration has no room for them.
+    pub data: Option<Arc<DataCache>>,
     checkpoints: OnceLock<(Arc<dyn ObjectStore>, Path)>,
 }
 
 impl Services {
     pub fn new(config: Config, connectors: ConnectorRegistry) -> Arc<Self> {
         let state = StateCache::new(config.streaming.state_cache_bytes);
+        let room = session::data_cache_bytes(&config);
+        let data = (room > 0).then(|| Arc::new(DataCache::new(room as u64)));
         Arc::new(Self {
             config,
             connectors,
             reports: ReportDesk::default(),
             state,
+            data,
             checkpoints: OnceLock::new(),
         })
     }

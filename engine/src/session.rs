@@ -23,10 +23,7 @@ const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
 
 /// What all queries of this process share: memory, spill space, object stores. Make it once a process.
 pub fn runtime_env(config: &Config) -> Result<Arc<RuntimeEnv>> {
-    let limit = match config.engine.memory_limit_bytes {
-        0 => machine_memory() / 4 * 3,
-        bytes => bytes,
-    };
+    let limit = memory_limit(config) - data_cache_bytes(config);
     let pool = TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS);
     let mode = match &config.engine.spill_dir {
         Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
@@ -38,6 +35,20 @@ pub fn runtime_env(config: &Config) -> Result<Arc<RuntimeEnv>> {
         .with_object_store_registry(Arc::new(LazyObjectStores::new(config.clone())))
         .build_arc()
         .map_err(from_datafusion)
+}
+
+/// Bytes that queries and the data cache of this process may use together.
+fn memory_limit(config: &Config) -> usize {
+    match config.engine.memory_limit_bytes {
+        0 => machine_memory() / 4 * 3,
+        bytes => bytes,
+    }
+}
+
+/// Bytes that this process keeps of decoded columns. Queries are left at least a half of the memory.
+pub(crate) fn data_cache_bytes(config: &Config) -> usize {
+    let limit = memory_limit(config);
+    config.engine.data_cache_bytes.unwrap_or(limit / 4).min(limit / 2)
 }
 
 /// Bytes that this process may use: of the machine, or of its control group if that has fewer.

@@ -1,0 +1,146 @@
+//! A Parquet source that takes from the cache what is there.
+
+use super::DataCache;
+use super::opener::Opener;
+use crate::Services;
+use datafusion::common::Result as DfResult;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::{
+    FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
+use object_store::ObjectStore;
+use std::fmt;
+use std::sync::Arc;
+
+/// Files of more bytes than this many times the cache are read past it: they would only drive each other out.
+const LARGEST_SCAN: u64 = 4;
+
+/// The plan with its Parquet scans reading through the process's cache, if it has one.
+pub(crate) fn wrap(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let Ok(services) = Services::of(context) else { return Ok(plan) };
+    let Some(cache) = &services.data else { return Ok(plan) };
+    let wrapped = plan.transform_up(|node| {
+        let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
+            return Ok(Transformed::no(node));
+        };
+        if !suits(scan, cache.capacity()) {
+            return Ok(Transformed::no(node));
+        }
+        let source = CachedSource {
+            parquet: scan.file_source().clone(),
+            cache: cache.clone(),
+            context: context.clone(),
+        };
+        let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
+        let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
+        Ok(Transformed::yes(scan))
+    })?;
+    Ok(wrapped.data)
+}
+
+fn suits(scan: &FileScanConfig, capacity: u64) -> bool {
+    let Some(source) = scan.file_source().downcast_ref::<ParquetSource>() else { return false };
+    let files = || scan.file_groups.iter().flat_map(|group| group.files());
+    let bytes: u64 = files().map(|file| file.object_meta.size).sum();
+    // A limit wants a few rows soon, not whole row groups.
+    scan.limit.is_none()
+        // Rows are filtered while they are decoded: exactly, so not by us.
+        && !source.table_parquet_options().global.pushdown_filters
+        && source.table_schema().virtual_columns().is_empty()
+        && !file_columns(source).is_empty()
+        && bytes <= capacity.saturating_mul(LARGEST_SCAN)
+        // Somebody has chosen the rows to be read.
+        && files().all(|file| file.extensions.is_empty())
+}
+
+/// Columns of the files that the scan gives or computes from.
+pub(super) fn file_columns(source: &dyn FileSource) -> Vec<usize> {
+    let in_files = source.table_schema().file_schema().fields().len();
+    match source.projection() {
+        Some(projection) => {
+            projection.column_indices().into_iter().filter(|place| *place < in_files).collect()
+        }
+        None => (0..in_files).collect(),
+    }
+}
+
+#[derive(Clone)]
+struct CachedSource {
+    parquet: Arc<dyn FileSource>,
+    cache: Arc<DataCache>,
+    context: Arc<TaskContext>,
+}
+
+impl FileSource for CachedSource {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> DfResult<Arc<dyn FileOpener>> {
+        let scan = FileScanConfigBuilder::from(base_config.clone()).with_source(self.parquet.clone()).build();
+        let opener = Opener::new(self.cache.clone(), self.context.clone(), scan, object_store, partition)?;
+        Ok(Arc::new(opener))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.parquet.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Arc::new(Self { parquet: self.parquet.with_batch_size(batch_size), ..self.clone() })
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.parquet.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.parquet.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.parquet.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.parquet.file_type()
+    }
+
+    fn fmt_extra(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parquet.fmt_extra(format, f)
+    }
+
+    fn supports_repartitioning(&self) -> bool {
+        self.parquet.supports_repartitioning()
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> DfResult<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        // The plan is complete when the source is wrapped.
+        Ok(FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; filters.len()]))
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        self.parquet.apply_expressions(visit)
+    }
+}
