@@ -98,6 +98,13 @@ def parameters(cursor):
     with cell("a batch of parameters in a query"):
         cursor.execute("SELECT w FROM adbc_t WHERE n = ? AND w LIKE 'w%'", pyarrow.record_batch({"n": [7, 42]}))
         expect(sorted(cursor.fetchall()), [("w42",), ("w7",)])
+    with cell("executemany: UPDATE, DELETE"):
+        cursor.executemany("UPDATE adbc_t SET w = ? WHERE n = ?", [("seven", 7), ("eight", 8)])
+        cursor.execute("SELECT w FROM adbc_t WHERE n IN (7, 8) ORDER BY n")
+        expect(cursor.fetchall(), [("seven",), ("eight",)])
+        cursor.executemany("DELETE FROM adbc_t WHERE n = ?", [(7,), (8,)])
+        cursor.execute("SELECT count(*) FROM adbc_t WHERE n IN (7, 8)")
+        expect(cursor.fetchone(), (0,))
     with cell("wrong number of parameters is told"):
         refused(lambda: cursor.execute("SELECT ? + 1", (1, 2)), "1 parameter", "2 are given")
     with cell("wrong type of a parameter is told"):

@@ -33,6 +33,11 @@ pub(super) fn nothing() -> Answer {
     answer(AnswerKind::Nothing, schema.clone(), stream(schema, Vec::new()))
 }
 
+/// Done, with so many rows.
+pub(super) fn counted(rows: u64) -> Answer {
+    answer(AnswerKind::Count, count_schema(), counting(std::future::ready(Ok(rows))))
+}
+
 /// Rows of text, given by rows.
 pub(super) fn text<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> Result<Answer> {
     let schema = text_schema(&columns);

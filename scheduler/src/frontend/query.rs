@@ -15,8 +15,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::prelude::SessionConfig;
+use futures::future::BoxFuture;
 use std::sync::Arc;
-use tidemill_core::{ConnectorRegistry, Result, SinkSpec, WriteScope};
+use tidemill_core::{ConnectorRegistry, JobId, Result, SinkSpec, WriteScope, Written};
 use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
 use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion};
 
@@ -29,6 +30,9 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ),
     ("LazyMemoryExec", "a generated series runs in this process"),
 ];
+
+/// Makes visible what the tasks of a job wrote, all of it at once.
+pub(super) type Commit = Arc<dyn Fn(JobId, Vec<Written>) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 /// Runs plans for sessions.
 #[derive(Clone, Debug)]
@@ -67,9 +71,31 @@ impl Runner {
         plan: LogicalPlan,
         sink: SinkSpec,
     ) -> Result<Answer> {
+        let target = self.connectors.sink(&sink)?;
+        let commit: Commit = Arc::new(move |id, written| {
+            let target = target.clone();
+            Box::pin(async move {
+                if written.iter().any(|written| written.rows > 0) {
+                    target.commit(id.as_str(), 1, &written).await?;
+                }
+                Ok(())
+            })
+        });
+        self.write_and(session, sql, plan, sink, commit).await
+    }
+
+    /// [`Self::write`], with a commit of the caller's.
+    pub(super) async fn write_and(
+        &self,
+        session: &Session,
+        sql: &str,
+        plan: LogicalPlan,
+        sink: SinkSpec,
+        commit: Commit,
+    ) -> Result<Answer> {
         let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
-        let (id, title, target) = (new_job(), sql.to_owned(), self.connectors.sink(&sink)?);
+        let (id, title) = (new_job(), sql.to_owned());
         let launch: Launch = Box::new(move |Try { planned, job: id, number, context }| {
             // Each try has files of its own; only those of the last one are committed.
             let (job, task) = (id.as_str().to_owned(), format!("{id}-{number}"));
@@ -77,16 +103,14 @@ impl Runner {
             let spec = Arc::new(WriteSpec { sink: sink.clone(), scope, tally: None });
             let plan = Arc::new(WriteExec::new(spec, planned.plan));
             let job = JobSpec { id: id.clone(), kind: JobKind::Write, title: title.clone() };
-            let target = target.clone();
+            let commit = commit.clone();
             Box::pin(async move {
                 let running = planned.engine.execute(job, plan, context).await?;
                 let written = running.stream;
                 let stream = counting(async move {
                     let written = collect_written(written).await?;
                     let rows = written.iter().map(|written| written.rows).sum();
-                    if rows > 0 {
-                        target.commit(id.as_str(), 1, &written).await?;
-                    }
+                    commit(id, written).await?;
                     Ok(rows)
                 });
                 Ok(Execution { stream, ..running })

@@ -1,6 +1,6 @@
 //! The frontend itself: a statement comes in, the right part answers.
 
-use super::answers::{count_schema, nothing, text, text_schema};
+use super::answers::{count_schema, counted, nothing, text, text_schema};
 use super::api::{
     Answer, AnswerKind, Description, Frontend, Ingest, SchemaInfo, SessionId, TableFilter, TableInfo,
 };
@@ -249,7 +249,19 @@ impl Frontend for SqlFrontend {
         let state = self.sessions.get(session)?;
         let sql = params::number_placeholders(sql)?;
         let statement = parse(&sql, &state.schema)?;
-        self.run(&state, session, &sql, statement, params).await
+        match params {
+            // What changes rows that are there runs once for each row of parameters, in their order.
+            Some(rows) if rows.num_rows() > 1 && matches!(statement, Statement::Change(_)) => {
+                let mut changed = 0;
+                for row in 0..rows.num_rows() {
+                    let one = Some(rows.slice(row, 1));
+                    let answer = self.run(&state, session, &sql, statement.clone(), one).await?;
+                    changed += answer.affected_rows().await?.unwrap_or(0);
+                }
+                Ok(counted(changed))
+            }
+            params => self.run(&state, session, &sql, statement, params).await,
+        }
     }
 
     async fn ingest(&self, session: &SessionId, ingest: Ingest) -> Result<Answer> {
