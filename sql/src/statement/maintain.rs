@@ -205,6 +205,7 @@ fn instant(text: &str) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statement::Describe;
     use crate::{Statement, parse};
 
     fn maintain(text: &str) -> Maintain {
@@ -227,12 +228,11 @@ mod tests {
         assert_eq!(maintain("desc detail Sales;"), Maintain::Detail { table: sales() });
         let folder = Place::Location("/data/sales".to_owned());
         assert_eq!(maintain("DESCRIBE DETAIL delta.`/data/sales`"), Maintain::Detail { table: folder });
-        let named = |name| Statement::Describe(TableName::new("shop", name));
-        assert_eq!(parse("DESCRIBE history", "shop").unwrap(), named("history"));
-        assert_eq!(
-            parse("DESCRIBE detail.x", "shop").unwrap(),
-            Statement::Describe(TableName::new("detail", "x"))
-        );
+        let named = |schema, name| {
+            Statement::Describe(Describe { table: TableName::new(schema, name), extended: false })
+        };
+        assert_eq!(parse("DESCRIBE history", "shop").unwrap(), named("shop", "history"));
+        assert_eq!(parse("DESCRIBE detail.x", "shop").unwrap(), named("detail", "x"));
     }
 
     #[test]

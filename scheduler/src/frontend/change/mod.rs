@@ -27,6 +27,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
+use tidemill_engine::stages::StageReports;
 use tidemill_engine::{Execution, LakeSnapshot, from_datafusion};
 use tidemill_sql::TableName;
 use tidemill_sql::statement::{InsertMode, Statement, TableChange};
@@ -87,7 +88,9 @@ impl SqlFrontend {
             let work = Work { engine, context, ..work.clone() };
             let progress = work.progress();
             let stream = counting(async move { work.run().await });
-            Box::pin(async move { Ok(Execution { stream, progress, plan: planned.plan }) })
+            // EXPLAIN ANALYZE takes queries only.
+            let stages: StageReports = Arc::new(|| Box::pin(async { Ok(Vec::new()) }));
+            Box::pin(async move { Ok(Execution { stream, progress, plan: planned.plan, stages }) })
         });
         let id = new_job();
         let driver = self.runner.job(session, sql, &id, plan, planned, launch);
