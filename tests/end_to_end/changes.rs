@@ -70,7 +70,7 @@ const STEPS: &[(&str, &str, &str)] = &[
         "SELECT n, note FROM t ORDER BY n LIMIT 2",
         "4,x;6,",
     ),
-    ("INSERT OVERWRITE t SELECT 1, 'one', 1, 'only'", "SELECT * FROM t", "1,one,1,only"),
+    ("INSERT OVERWRITE t VALUES (1, 'one', 1, 'only')", "SELECT * FROM t", "1,one,1,only"),
     (
         "ALTER TABLE t ADD CONSTRAINT small CHECK (n < 10); INSERT INTO t VALUES (2, 'two', 2, NULL)",
         "SELECT count(*) FROM t",
@@ -114,7 +114,7 @@ fn what_is_refused_changes_nothing() {
         assert!(error.contains(words), "{statement}: {error}");
     }
     // NOT IN over a NULL is never true.
-    sql(folder.path(), "DELETE FROM t WHERE n NOT IN (SELECT CAST(NULL AS BIGINT) UNION ALL SELECT 1)")
+    sql(folder.path(), "DELETE FROM t WHERE n NOT IN (SELECT CAST(NULL AS BIGINT) AS n UNION ALL SELECT 1)")
         .unwrap();
     assert_eq!(sql(folder.path(), "SELECT count(*), sum(n) FROM t").unwrap(), "3,6");
     let twice =

@@ -219,7 +219,10 @@ fn codes(array: &StringViewArray) -> Option<Encoded> {
         values.append_value("");
     }
     let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
-    Some(Encoded::Codes { codes: UInt8Array::new(codes.into(), nulls), values: Arc::new(values.finish()) })
+    Some(Encoded::Codes {
+        codes: UInt8Array::new(codes.into(), nulls),
+        values: Arc::new(values.finish().gc()),
+    })
 }
 
 /// The array without what it shares with others: views keep whole pages of their file.

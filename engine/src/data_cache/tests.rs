@@ -70,11 +70,11 @@ impl Table {
 }
 
 const QUERIES: &[&str] = &[
-    "SELECT day, kind, count(*) AS n, sum(id) AS ids, min(name) AS least FROM t GROUP BY ALL ORDER BY ALL",
-    "SELECT * FROM t WHERE id BETWEEN 19998 AND 20001 ORDER BY ALL",
-    "SELECT id + 1 AS more, day * 10 AS days FROM t WHERE kind IS NULL AND id > 49990 ORDER BY ALL",
+    "SELECT day, kind, count(*) AS n, sum(id) AS ids, min(name) AS least FROM t GROUP BY day, kind ORDER BY day, kind",
+    "SELECT * FROM t WHERE id BETWEEN 19998 AND 20001 ORDER BY day, id",
+    "SELECT id + 1 AS more, day * 10 AS days FROM t WHERE kind IS NULL AND id > 49990 ORDER BY more, days",
     "SELECT count(*) AS n FROM t WHERE kind = 'kind 2' AND day = 2",
-    "SELECT a.id, b.kind FROM t a JOIN t b ON a.id = b.id AND a.day = b.day WHERE a.id % 9999 = 0 ORDER BY ALL",
+    "SELECT a.id, b.kind FROM t a JOIN t b ON a.id = b.id AND a.day = b.day WHERE a.id % 9999 = 0 ORDER BY a.id, b.kind, a.day",
 ];
 
 #[tokio::test]

@@ -94,8 +94,9 @@ impl ExecutionPlan for RelabelExec {
         vec![&self.input]
     }
 
+    /// The order is kept, but by other names: a sort must not be moved below, where this node could not tell.
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        vec![false]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {

@@ -3,6 +3,7 @@
 use super::carried::Carried;
 use super::channels::Channels;
 use crate::codec::Codec;
+use crate::functions;
 use crate::{Services, session, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
@@ -119,7 +120,7 @@ struct Sessions {
 #[async_trait]
 impl WorkerSessionBuilder for Sessions {
     async fn build_session_state(&self, query: WorkerQueryContext) -> DfResult<SessionState> {
-        let mut builder = query.builder;
+        let mut builder = functions::with_functions(query.builder);
         let config = builder.config().get_or_insert_default();
         config.set_distributed_option_extension_from_headers::<Carried>(&query.headers)?;
         let carried = config

@@ -65,7 +65,6 @@ const QUERIES: &[&str] = &[
     "SELECT count(*) FROM orders WHERE customer NOT IN (SELECT id FROM customers WHERE region = 'eu')",
     "SELECT count(*) FROM orders WHERE note NOT IN (SELECT note FROM orders WHERE id < 3)",
     "SELECT c.id, l.total FROM customers c JOIN LATERAL (SELECT sum(amount) AS total FROM orders o WHERE o.customer = c.id) l ON true",
-    "SELECT c.region, t.n FROM customers c CROSS JOIN LATERAL (SELECT c.id * 2 AS n) t WHERE c.id < 9",
     // Windows.
     "SELECT id, row_number() OVER (PARTITION BY customer ORDER BY amount, id) FROM orders",
     "SELECT id, rank() OVER (ORDER BY amount), dense_rank() OVER (ORDER BY amount), ntile(4) OVER (ORDER BY amount, id) FROM orders",

@@ -65,7 +65,7 @@ pub fn type_values(plan: LogicalPlan, targets: &[DataType]) -> Result<LogicalPla
     for row in &mut values.values {
         for (expr, target) in row.iter_mut().zip(targets) {
             if let Expr::Placeholder(parameter) = expr
-                && parameter.field.is_none()
+                && parameter.field.as_ref().is_none_or(|field| field.data_type().is_null())
             {
                 parameter.field = Some(Arc::new(Field::new(&parameter.id, target.clone(), true)));
                 found = true;

@@ -146,6 +146,10 @@ async fn a_plan_that_inserts_is_an_update() {
             advanced_extension: None,
         })),
         input: root.input.map(Box::new),
+        table_schema: Some(datafusion_substrait::substrait::proto::NamedStruct {
+            names: vec!["n".to_owned(), "w".to_owned()],
+            ..Default::default()
+        }),
         ..WriteRel::default()
     };
     write.set_op(WriteOp::Insert);

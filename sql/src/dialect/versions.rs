@@ -17,8 +17,8 @@ use tidemill_core::Result;
 pub(crate) const VERSION_AS_OF: &str = "version_as_of";
 pub(crate) const TIMESTAMP_AS_OF: &str = "timestamp_as_of";
 
-/// Words after which a word is a column, not a table with a version.
-const NO_TABLES: &[&str] = &["SELECT", "DISTINCT", "ALL"];
+/// Words after which no table with a version stands: `RESTORE t TO VERSION AS OF 3` reads its version itself.
+const NO_TABLES: &[&str] = &["SELECT", "DISTINCT", "ALL", "TO"];
 
 pub(super) fn rewrite(
     dialect: &'static dyn Dialect,

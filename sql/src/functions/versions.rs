@@ -10,6 +10,8 @@ use chrono::DateTime;
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::cast;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
     TableFunctionArgs, Value, ValueWithSpan, VisitMut, VisitorMut,
@@ -123,6 +125,10 @@ impl Rewriter<'_> {
         let schema = DFSchema::empty();
         let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let expr = cast(self.state.create_logical_expr(&expr.to_string(), &schema)?, instant);
+        // now() has a value only once it was simplified.
+        let simplify =
+            SimplifyContext::builder().with_schema(Arc::new(schema.clone())).with_current_time().build();
+        let expr = ExprSimplifier::new(simplify).simplify(expr)?;
         let expr = self.state.create_physical_expr(expr, &schema)?;
         let one_row = RecordBatchOptions::new().with_row_count(Some(1));
         let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &one_row)?;
