@@ -171,7 +171,7 @@ impl Inner {
                 self.scan.file_source().metrics(),
             );
             chosen.prune_by_statistics(
-                table.file_schema(),
+                table.table_schema(),
                 metadata.file_metadata().schema_descr(),
                 metadata.row_groups(),
                 &predicate,

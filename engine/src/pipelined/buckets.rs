@@ -52,10 +52,12 @@ fn largest_divisor(buckets: usize, tasks: usize) -> usize {
     (1..=tasks.min(buckets)).rev().find(|count| buckets.is_multiple_of(*count)).unwrap_or(1)
 }
 
-/// Checks that every descriptor leaf that was cut for T tasks is in a stage of T tasks. If it is not, rows would meet the
-/// state of another bucket.
+/// Checks that every leaf of states that was cut for T tasks is in a stage of T tasks. If it is not, rows would meet the
+/// state of another bucket. Other leaves may be cut as one likes: the parts of a union share its tasks.
 pub(super) fn check(plan: &Arc<dyn ExecutionPlan>, tasks: usize) -> Result<()> {
-    if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
+    if let &[_, states] = plan.children().as_slice()
+        && let Some(leaf) = states.downcast_ref::<DistributedLeafExec>()
+    {
         let cut = leaf.variants().len();
         if cut != tasks && descriptors::partitions(leaf.original().as_ref()).is_some() {
             return Err(Error::internal(format!("a leaf was cut for {cut} tasks, its stage has {tasks}")));

@@ -64,12 +64,17 @@ pub fn type_values(plan: LogicalPlan, targets: &[DataType]) -> Result<LogicalPla
     let mut found = false;
     for row in &mut values.values {
         for (expr, target) in row.iter_mut().zip(targets) {
-            if let Expr::Placeholder(parameter) = expr
-                && parameter.field.as_ref().is_none_or(|field| field.data_type().is_null())
-            {
+            let typed = std::mem::take(expr).transform_down(|expr| {
+                let Expr::Placeholder(mut parameter) = expr else { return Ok(Transformed::no(expr)) };
+                if parameter.field.as_ref().is_some_and(|field| !field.data_type().is_null()) {
+                    return Ok(Transformed::no(Expr::Placeholder(parameter)));
+                }
                 parameter.field = Some(Arc::new(Field::new(&parameter.id, target.clone(), true)));
-                found = true;
-            }
+                Ok(Transformed::yes(Expr::Placeholder(parameter)))
+            });
+            let typed = typed.map_err(from_datafusion)?;
+            found |= typed.transformed;
+            *expr = typed.data;
         }
     }
     if !found {

@@ -15,13 +15,17 @@ mod slots;
 
 pub use server::plan_settings;
 
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use async_trait::async_trait;
 use ballista_scheduler::scheduler_server::SchedulerServer;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::Result as DfResult;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
@@ -30,7 +34,7 @@ use run::Job;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::pipelined::Members;
-use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, session};
+use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, from_datafusion, session};
 use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -114,7 +118,7 @@ impl Engine for Staged {
             return Err(Error::new(Code::Unsupported, "engine `staged` runs no recursive queries")
                 .hint("SET engine = 'auto'"));
         }
-        Ok(plan)
+        stored_rows(plan).map_err(from_datafusion)
     }
 
     async fn execute(
@@ -128,4 +132,21 @@ impl Engine for Staged {
         let (server, clients) = (self.server.clone(), self.clients.clone());
         Ok(Job { server, clients, spec: job, plan, session }.run())
     }
+}
+
+/// The plan with its rows of constants kept in memory. Ballista deals out what such a leaf holds to the tasks of a
+/// stage; any other leaf it would run in each of them, and in none where a union was cut.
+fn stored_rows(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let stored = plan.transform_up(|node| {
+        if !node.is::<PlaceholderRowExec>() {
+            return Ok(Transformed::no(node));
+        }
+        let schema = node.schema();
+        let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+        let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+        let row = RecordBatch::try_new_with_options(schema.clone(), columns, &one_row)?;
+        let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![row]], schema, None)?;
+        Ok(Transformed::yes(leaf))
+    })?;
+    Ok(stored.data)
 }

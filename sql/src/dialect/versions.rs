@@ -17,14 +17,18 @@ use tidemill_core::Result;
 pub(crate) const VERSION_AS_OF: &str = "version_as_of";
 pub(crate) const TIMESTAMP_AS_OF: &str = "timestamp_as_of";
 
-/// Words after which no table with a version stands: `RESTORE t TO VERSION AS OF 3` reads its version itself.
-const NO_TABLES: &[&str] = &["SELECT", "DISTINCT", "ALL", "TO"];
+/// Words after which a word is a column, not a table with a version.
+const NO_TABLES: &[&str] = &["SELECT", "DISTINCT", "ALL"];
 
 pub(super) fn rewrite(
     dialect: &'static dyn Dialect,
     text: &str,
     tokens: Vec<TokenWithSpan>,
 ) -> Result<Vec<TokenWithSpan>> {
+    // `RESTORE t [TO] VERSION AS OF 3` reads its version itself.
+    if significant(&tokens, 0).next().is_some_and(|(_, first)| is_word(first, "RESTORE")) {
+        return Ok(tokens);
+    }
     let mut rewritten: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut next = 0;
     while let Some(token) = tokens.get(next) {
