@@ -2,7 +2,7 @@
 
 use super::lake::create;
 use super::rules::Rules;
-use super::table::{Loaded, Table};
+use super::table::Table;
 use super::writer::TaskWriter;
 use super::{commit, features, schema};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -141,21 +141,13 @@ impl Sink for DeltaSink {
     }
 
     async fn writer(&self, _: &WriteScope, schema: &SchemaRef) -> Result<Box<dyn SinkWriter>> {
-        let rules = |loaded: &Loaded| -> Result<Rules> {
-            let have = loaded.schema();
-            features::demand_writable(loaded.snapshot(), &have)?;
-            let rules = Rules::of(loaded.snapshot(), &have)?;
-            schema::compare(schema, rules.accepted())?;
-            Ok(rules)
-        };
-        let mut loaded = self.table.known().await?;
-        let mut found = rules(&loaded);
-        if found.is_err() {
-            // Another process may have altered the table since this one looked at it.
-            loaded = self.table.demand().await?;
-            found = rules(&loaded);
-        }
-        let rules = found.map_err(|error| error.context(format!("Delta table {}", self.table.url)))?;
+        // Another process may have altered the table since this one looked at it last.
+        let loaded = self.table.demand().await?;
+        let have = loaded.schema();
+        let rules = features::demand_writable(loaded.snapshot(), &have)
+            .and_then(|()| Rules::of(loaded.snapshot(), &have))
+            .and_then(|rules| schema::compare(schema, rules.accepted()).map(|()| rules))
+            .map_err(|error| error.context(format!("Delta table {}", self.table.url)))?;
         Ok(Box::new(TaskWriter::new(self.table.clone(), &loaded, rules, self.target_file_size)))
     }
 

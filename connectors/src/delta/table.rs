@@ -134,18 +134,6 @@ impl Table {
         self.newest().await?.ok_or_else(|| self.missing())
     }
 
-    /// A snapshot of the table that is there now, perhaps not the newest one: enough for a writer, whose
-    /// files are checked again when they are committed.
-    pub(super) async fn known(&self) -> Result<Arc<Loaded>> {
-        if let Some(loaded) = self.cached()
-            && let Ok(meta) = self.log_store.object_store(None).head(&commit_path(loaded.version())).await
-            && loaded.is_made_by(&meta)
-        {
-            return Ok(loaded);
-        }
-        self.demand().await
-    }
-
     pub(super) async fn exists(&self) -> Result<bool> {
         self.log_store.is_delta_table_location().await.map_err(|error| from_delta(error, &self.url))
     }

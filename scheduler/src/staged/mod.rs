@@ -16,6 +16,7 @@ mod slots;
 pub use server::plan_settings;
 
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use datafusion::common::Result as DfResult;
@@ -141,7 +142,14 @@ fn stored_rows(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>>
         if !node.is::<PlaceholderRowExec>() {
             return Ok(Transformed::no(node));
         }
-        let schema = node.schema();
+        // What is projected over it does not look at its columns, which have no values.
+        let fields = node
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>();
+        let schema = Arc::new(Schema::new(fields));
         let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
         let one_row = RecordBatchOptions::new().with_row_count(Some(1));
         let row = RecordBatch::try_new_with_options(schema.clone(), columns, &one_row)?;
