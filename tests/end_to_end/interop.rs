@@ -24,10 +24,6 @@ fn every_engine_reads_what_spark_wrote() {
     for engine in ["in_process", "pipelined", "staged"] {
         for answer in answers {
             let sql = answer["sql"].as_str().unwrap().replace("{t}", answer["table"].as_str().unwrap());
-            // Executors do not survive it there, see docs/queries.md.
-            if engine == "staged" && sql.contains("table_changes") {
-                continue;
-            }
             let found = cluster.answer("csv", &format!("SET engine = '{engine}'; {sql}"));
             let expected: Vec<String> = answer["rows"].as_array().unwrap().iter().map(line).collect();
             // The answer of SET, if any, and the names of the columns stand before the rows.
@@ -35,7 +31,9 @@ fn every_engine_reads_what_spark_wrote() {
                 let lines: Vec<&str> = text.lines().collect();
                 lines.len() > expected.len() && lines[lines.len() - expected.len()..] == expected
             });
-            if !right {
+            // What it cannot read it says, see docs/queries.md.
+            let refused = found.as_ref().is_err_and(|error| error.contains("engine `staged` does not read"));
+            if !right && !(engine == "staged" && refused) {
                 wrong.push(format!("{engine}: {sql}\n{found:?}\n{expected:?}"));
             }
         }

@@ -28,12 +28,14 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use fetch::Clients;
 use run::Job;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
+use tidemill_engine::exec::SelectRowsExec;
 use tidemill_engine::pipelined::Members;
 use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, from_datafusion, session};
 use tokio::task::JoinHandle;
@@ -119,6 +121,13 @@ impl Engine for Staged {
             return Err(Error::new(Code::Unsupported, "engine `staged` runs no recursive queries")
                 .hint("SET engine = 'auto'"));
         }
+        if unites_chosen_rows(&plan) {
+            return Err(Error::new(
+                Code::Unsupported,
+                "engine `staged` does not read change feeds, nor files with deleted rows beside whole ones",
+            )
+            .hint("SET engine = 'auto' or 'pipelined'; OPTIMIZE writes the files without the deleted rows"));
+        }
         stored_rows(plan).map_err(from_datafusion)
     }
 
@@ -133,6 +142,17 @@ impl Engine for Staged {
         let (server, clients) = (self.server.clone(), self.clients.clone());
         Ok(Job { server, clients, spec: job, plan, session }.run())
     }
+}
+
+/// Whether a union is made of scans that differ in kind: executors end the connection when they are sent one.
+fn unites_chosen_rows(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let chosen = |node: &Arc<dyn ExecutionPlan>| {
+        node.is::<SelectRowsExec>() || node.schema().column_with_name("_change_type").is_some()
+    };
+    let unites = |node: &Arc<dyn ExecutionPlan>| {
+        node.is::<UnionExec>() && node.exists(|below| Ok(chosen(below))).unwrap_or(true)
+    };
+    plan.exists(|node| Ok(unites(node))).unwrap_or(true)
 }
 
 /// The plan with its rows of constants kept in memory. Ballista deals out what such a leaf holds to the tasks of a
