@@ -126,7 +126,7 @@ impl Engine for Staged {
                 Code::Unsupported,
                 "engine `staged` does not read change feeds, nor files with deleted rows beside whole ones",
             )
-            .hint("SET engine = 'auto' or 'pipelined'; OPTIMIZE writes the files without the deleted rows"));
+            .hint("SET engine = 'auto' or 'pipelined'"));
         }
         stored_rows(plan).map_err(from_datafusion)
     }
