@@ -5,7 +5,6 @@ use super::opener::Opener;
 use crate::Services;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::{
     FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -14,7 +13,6 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use object_store::ObjectStore;
@@ -126,15 +124,6 @@ impl FileSource for CachedSource {
 
     fn supports_repartitioning(&self) -> bool {
         self.parquet.supports_repartitioning()
-    }
-
-    fn try_pushdown_filters(
-        &self,
-        filters: Vec<Arc<dyn PhysicalExpr>>,
-        _: &ConfigOptions,
-    ) -> DfResult<FilterPushdownPropagation<Arc<dyn FileSource>>> {
-        // The plan is complete when the source is wrapped.
-        Ok(FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; filters.len()]))
     }
 
     fn apply_expressions(
