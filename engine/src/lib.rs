@@ -11,6 +11,7 @@ mod engine;
 pub mod epoch;
 mod error;
 pub mod exec;
+pub mod explicit_order;
 pub mod functions;
 mod guard;
 mod in_process;

@@ -21,6 +21,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::{MemoryLimit, human_readable_size};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ use tidemill_engine::{EngineKind, Execution, Progress, from_datafusion, memory, 
 use tidemill_sql::SYSTEM_SCHEMA;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Batches that wait for the client.
 const BUFFER: usize = 2;
@@ -130,14 +132,7 @@ impl Driver {
     fn start(self) -> Running {
         let (sender, batches) = mpsc::channel(BUFFER);
         let end = Arc::new(Mutex::new(None));
-        let in_background =
-            self.planned.engine.kind() == EngineKind::InProcess && self.request.lane == Lane::Heavy;
-        let background = self.runner.background.clone();
-        let task = self.run(sender, end.clone());
-        let task = match in_background {
-            true => background.handle().spawn(task),
-            false => tokio::spawn(task),
-        };
+        let task = tokio::spawn(self.run(sender, end.clone()));
         Running { batches, end, task: task.abort_handle() }
     }
 
@@ -188,7 +183,7 @@ impl Driver {
             context = memory::limited(&context, bytes);
         }
         let this = Try { planned: self.planned.clone(), job: self.job.id.clone(), number, context };
-        let mut running = (self.launch)(this).await?;
+        let mut running = self.start_try(this).await?;
         self.job.watch(running.progress.clone(), running.plan.clone());
         while let Some(batch) = running.stream.next().await {
             let batch = batch.map_err(from_datafusion)?;
@@ -199,6 +194,36 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Heavy work of this process is polled on threads of its own. The driver is not: however long an operator
+    /// computes between two rows, the driver can end it.
+    async fn start_try(&self, this: Try) -> Result<Execution> {
+        let heavy = self.planned.engine.kind() == EngineKind::InProcess && self.request.lane == Lane::Heavy;
+        let starting = (self.launch)(this);
+        if !heavy {
+            return starting.await;
+        }
+        let threads = self.runner.background.handle();
+        let started = AbortOnDropHandle::new(threads.spawn(starting)).await;
+        let running =
+            started.map_err(|error| Error::internal(format!("the job did not start: {error}")))??;
+        let mut stream = running.stream;
+        let mut polled = RecordBatchReceiverStream::builder(stream.schema(), 1);
+        let batches = polled.tx();
+        polled.spawn_on(
+            async move {
+                while let Some(batch) = stream.next().await {
+                    // The driver is gone, and with it this task.
+                    if batches.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            },
+            threads,
+        );
+        Ok(Execution { stream: polled.build(), ..running })
     }
 
     /// False when the client is gone.

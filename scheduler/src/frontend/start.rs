@@ -16,6 +16,7 @@ use crate::engines::Engines;
 use crate::loads::{Loads, LoadsOptions, SystemClock};
 use crate::maintenance::{Optimizer, TargetSize, Upkeep};
 use crate::pipelines::{EngineRunner, Pipelines};
+use crate::staged;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use std::sync::{Arc, OnceLock};
@@ -73,7 +74,8 @@ impl Node {
         let catalog = Catalog::new(&config.lake.root, lake.clone(), system.clone(), base.clone())?;
         let definer = Definer { definitions, catalog: catalog.clone(), lake, connectors: connectors.clone() };
         definer.load().await?;
-        let fresh = catalog.session(session_state(&services, runtime), DEFAULT_SCHEMA).build();
+        let fresh = staged::with_planner_rules(session_state(&services, runtime));
+        let fresh = catalog.session(fresh, DEFAULT_SCHEMA).build();
 
         let target = TargetSize(config.maintenance.target_file_size_bytes.max(1));
         let optimizer = Optimizer {

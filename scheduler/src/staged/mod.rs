@@ -8,11 +8,13 @@
 //! Plans are made with [`plan_settings`]: Ballista cannot run dynamic filters, for one.
 
 mod fetch;
+mod joins;
 mod report;
 mod run;
 mod server;
 mod slots;
 
+pub use joins::with_planner_rules;
 pub use server::plan_settings;
 
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
@@ -37,7 +39,9 @@ use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::exec::SelectRowsExec;
 use tidemill_engine::pipelined::Members;
-use tidemill_engine::{Engine, EngineKind, Execution, JobSpec, Services, from_datafusion, session};
+use tidemill_engine::{
+    Engine, EngineKind, Execution, JobSpec, Services, explicit_order, from_datafusion, session,
+};
 use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -115,7 +119,7 @@ impl Engine for Staged {
     async fn prepare(
         &self,
         plan: Arc<dyn ExecutionPlan>,
-        _: Arc<TaskContext>,
+        context: Arc<TaskContext>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if plan.exists(|node| Ok(node.is::<RecursiveQueryExec>())).unwrap_or(true) {
             return Err(Error::new(Code::Unsupported, "engine `staged` runs no recursive queries")
@@ -128,7 +132,16 @@ impl Engine for Staged {
             )
             .hint("SET engine = 'auto' or 'pipelined'"));
         }
-        stored_rows(plan).map_err(from_datafusion)
+        let config = plan_settings(context.session_config().clone());
+        if joins::changes_later(&plan, config.options()) {
+            return Err(Error::new(
+                Code::Unsupported,
+                "engine `staged` would shuffle a join whose place in the plan counts on one partition",
+            )
+            .hint("SET engine = 'auto' or 'pipelined'"));
+        }
+        let plan = explicit_order::of_windows(plan).and_then(stored_rows);
+        plan.map_err(from_datafusion)
     }
 
     async fn execute(

@@ -5,7 +5,9 @@ use tokio::process::Command;
 /// Runs a script of `tests/clients/` with the interpreter that `TIDEMILL_ADBC_PYTHON` names.
 pub(crate) async fn smoke(script: &str, served: &Served, more: &[&str]) {
     let Ok(python) = std::env::var("TIDEMILL_ADBC_PYTHON") else {
-        println!("SKIPPED: TIDEMILL_ADBC_PYTHON names no Python with the ADBC driver");
+        println!(
+            "SKIPPED {script}: TIDEMILL_ADBC_PYTHON is not set (deploy/services/python installs the clients)"
+        );
         return;
     };
     let script = format!("{}/../tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
