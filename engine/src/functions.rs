@@ -19,7 +19,9 @@ struct Spark {
 
 static SPARK: LazyLock<Spark> = LazyLock::new(|| {
     let plain = SessionStateBuilder::new().with_default_features().build();
-    let taken: BTreeSet<String> = names(&plain).into_iter().collect();
+    let mut taken: BTreeSet<String> = names(&plain).into_iter().collect();
+    // In Substrait these are operators, and would be taken for functions of that name.
+    taken.extend(["like", "ilike"].map(str::to_owned));
     Spark {
         scalar: free(
             datafusion_spark::all_default_scalar_functions(),

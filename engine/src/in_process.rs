@@ -3,7 +3,7 @@
 use crate::guard::guard;
 use crate::stages::{self, StageReports};
 use crate::{Engine, EngineKind, Execution, JobSpec, Progress, from_datafusion};
-use crate::{data_cache, runtime_filters};
+use crate::{cooperative, data_cache, runtime_filters};
 use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext;
@@ -73,7 +73,7 @@ impl Engine for InProcess {
 
 /// The plan as it is run.
 fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    runtime_filters::insert(coalesced(plan)).map_err(from_datafusion)
+    cooperative::joins(coalesced(plan)).and_then(runtime_filters::insert).map_err(from_datafusion)
 }
 
 /// The plan with one output partition.

@@ -5,6 +5,7 @@
 
 mod change;
 pub mod codec;
+pub mod cooperative;
 mod data_cache;
 pub mod decode;
 mod engine;

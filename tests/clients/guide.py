@@ -20,6 +20,8 @@ TABLES = [
     " (3, 10, 'north', 30.0, 1, '2026-01-02'), (4, 12, 'south', 7.0, 3, '2026-01-02')",
     "CREATE TABLE customers (customer BIGINT, name VARCHAR)",
     "INSERT INTO customers VALUES (10, 'Ann'), (11, 'Ben')",
+    "CREATE TABLE changes (customer BIGINT, name VARCHAR, gone BOOLEAN)",
+    "INSERT INTO changes VALUES (10, 'Anna', false), (11, NULL, true), (12, 'Cleo', false)",
 ]
 
 # What the last query of a section must give.
@@ -28,6 +30,8 @@ EXPECTED = {
     "2": [("north", 50.0, 2), ("south", 21.0, 1)],
     "3": [(1, "Ann"), (2, "Ben"), (3, "Ann"), (4, None)],
     "4": [(3, "north"), (4, "south")],
+    "5": [(1, 8.4), (2, 3.36), (3, 25.21), (4, 5.88)],
+    "7": [(10, "Anna"), (12, "Cleo")],
 }
 
 
@@ -70,6 +74,8 @@ def main():
             else:
                 continue
             print(f"ok {section} {language}")
+        names["cursor"].close()
+        names["connection"].close()
     last["1"] = [("rows", len(last["1"]))]
     for section, rows in EXPECTED.items():
         if last[section] != rows:

@@ -66,9 +66,20 @@ impl Transaction {
                     tracing::debug!(operation = self.operation, %error, "a commit is tried again");
                     tokio::time::sleep(wait).await;
                 }
-                _ => return Err(error),
+                _ => return self.landed_after_all(table, &token, checked).await?.ok_or(error),
             }
         }
+    }
+
+    /// The last try may have landed although it failed: of the entries that nobody has looked into yet, ours.
+    async fn landed_after_all(&self, table: &Arc<Table>, token: &str, checked: u64) -> Result<Option<u64>> {
+        let newest = table.demand().await?.version();
+        for version in checked + 1..=newest {
+            if entry(table, version).await?.iter().any(|action| carries(action, token)) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     async fn attempt(

@@ -11,22 +11,29 @@ use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
     DefaultParquetFileReaderFactory, ParquetAccessPlan, ParquetFileMetrics, RowGroupAccessPlanFilter,
+    apply_file_schema_type_coercions,
 };
 use datafusion::datasource::physical_plan::{
     FileGroup, FileOpenFuture, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::projection::{ProjectionExprs, Projector};
+use datafusion::physical_expr::simplifier::PhysicalExprSimplifier;
 use datafusion::physical_expr::utils::reassign_expr_columns;
+use datafusion::physical_expr_adapter::{
+    DefaultPhysicalExprAdapterFactory, PhysicalExprAdapterFactory, replace_columns_with_literals,
+};
 use datafusion::physical_expr_common::physical_expr::snapshot_physical_expr;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::scalar::ScalarValue;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
+use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::ParquetMetaData;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Rows of a segment, fixed: columns of a row group that were decoded at different times must fit together.
@@ -163,15 +170,14 @@ impl Inner {
         if let Some(range) = &file.range {
             chosen.prune_by_range(metadata.row_groups(), range);
         }
-        let table = self.scan.file_source().table_schema();
-        if let Some(predicate) = self.pruning(table) {
+        if let Some((physical, predicate)) = self.pruning(file, metadata) {
             let metrics = ParquetFileMetrics::new(
                 self.partition,
                 file.object_meta.location.as_ref(),
                 self.scan.file_source().metrics(),
             );
             chosen.prune_by_statistics(
-                table.table_schema(),
+                &physical,
                 metadata.file_metadata().schema_descr(),
                 metadata.row_groups(),
                 &predicate,
@@ -181,14 +187,30 @@ impl Inner {
         chosen.row_group_indexes().collect()
     }
 
-    /// What filters, those included that are known only now, say of statistics.
-    fn pruning(&self, table: &TableSchema) -> Option<PruningPredicate> {
-        let predicate = snapshot_physical_expr(self.scan.file_source().filter()?).ok()?;
-        let predicate = PruningPredicateBuilder::new()
-            .with_file_schema(table.table_schema().clone())
-            .try_build(predicate)
-            .ok()?;
-        (!predicate.always_true()).then_some(predicate)
+    /// What filters, those included that are known only now, say of statistics; with the schema that this file
+    /// has, whose columns may be in another order and of other types than the table's. `None` where they say
+    /// nothing.
+    fn pruning(
+        &self,
+        file: &PartitionedFile,
+        metadata: &ParquetMetaData,
+    ) -> Option<(SchemaRef, PruningPredicate)> {
+        let (table, of_file) = (self.scan.file_source().table_schema(), metadata.file_metadata());
+        let physical = parquet_to_arrow_schema(of_file.schema_descr(), of_file.key_value_metadata()).ok()?;
+        let physical = apply_file_schema_type_coercions(table.file_schema(), &physical).unwrap_or(physical);
+        let physical = Arc::new(physical);
+        let names = table.table_partition_cols().iter().map(|field| field.name().clone());
+        let values: HashMap<String, ScalarValue> = names.zip(file.partition_values.iter().cloned()).collect();
+        let filter = replace_columns_with_literals(self.scan.file_source().filter()?, &values).ok()?;
+        let adapter = match &self.scan.expr_adapter_factory {
+            Some(factory) => factory.create(table.file_schema().clone(), physical.clone()),
+            None => DefaultPhysicalExprAdapterFactory.create(table.file_schema().clone(), physical.clone()),
+        };
+        let filter = snapshot_physical_expr(adapter.ok()?.rewrite(filter).ok()?).ok()?;
+        let filter = PhysicalExprSimplifier::new(&physical).simplify(filter).ok()?;
+        let predicate =
+            PruningPredicateBuilder::new().with_file_schema(physical.clone()).try_build(filter).ok()?;
+        (!predicate.always_true()).then_some((physical, predicate))
     }
 
     fn steps(&self, id: &Arc<FileId>, groups: &[usize]) -> Vec<Step> {

@@ -11,8 +11,10 @@ use datafusion::datasource::physical_plan::{
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::TaskContext;
+use datafusion::functions::core::input_file_name::InputFileNameFunc;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr_adapter::rewrite::expr_references_scalar_udf;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use object_store::ObjectStore;
@@ -59,9 +61,17 @@ fn suits(scan: &FileScanConfig, capacity: u64) -> bool {
         && !source.table_parquet_options().global.pushdown_filters
         && source.table_schema().virtual_columns().is_empty()
         && !file_columns(source).is_empty()
+        // Each file has another answer.
+        && !names_its_file(source)
         && bytes <= capacity.saturating_mul(LARGEST_SCAN)
         // Somebody has chosen the rows to be read.
         && files().all(|file| file.extensions.is_empty())
+}
+
+fn names_its_file(source: &dyn FileSource) -> bool {
+    source.projection().is_some_and(|projection| {
+        projection.iter().any(|column| expr_references_scalar_udf::<InputFileNameFunc>(&column.expr))
+    })
 }
 
 /// Columns of the files that the scan gives or computes from.

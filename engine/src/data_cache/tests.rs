@@ -115,3 +115,19 @@ async fn one_look_keeps_nothing() {
     table.ask("SELECT max(id) AS most FROM t WHERE name > 'a'").await;
     assert_eq!(table.cache.bytes(), 0);
 }
+
+#[tokio::test]
+async fn a_table_may_name_its_columns_in_another_order_than_its_files() {
+    let table = Table::new().await;
+    let place = table.folder.path().join("day=1");
+    let turned = format!(
+        "CREATE EXTERNAL TABLE turned (name VARCHAR, kind VARCHAR, id BIGINT) STORED AS PARQUET LOCATION '{}'",
+        place.display()
+    );
+    table.context.sql(&turned).await.unwrap();
+    for round in 0..4 {
+        let [plain, cached] = table.ask("SELECT count(*) AS n FROM turned WHERE id >= 45000").await;
+        assert!(plain.contains("5000"), "{plain}");
+        assert_eq!(plain, cached, "round {round}");
+    }
+}

@@ -7,7 +7,7 @@ use super::{Member, buckets, with_children};
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
-use crate::{explicit_order, from_datafusion};
+use crate::{cooperative, explicit_order, from_datafusion};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -55,7 +55,9 @@ impl Cluster {
         context: &TaskContext,
     ) -> Result<Distributed> {
         let config = self.session_config(context.session_config()).map_err(from_datafusion)?;
-        let plan = explicit_order::of_windows(gathered(plan)).map_err(from_datafusion)?;
+        let plan = cooperative::joins(gathered(plan))
+            .and_then(explicit_order::of_windows)
+            .map_err(from_datafusion)?;
         if undistributable(&plan) {
             return Ok(Distributed { plan, context: Arc::new(with_config(context, config)), cluster: self });
         }

@@ -31,6 +31,8 @@ struct Writer {
     /// The entry that is not full yet.
     number: u64,
     entry: Vec<JobView>,
+    /// Whether the entry has jobs that the journal does not have.
+    dirty: bool,
 }
 
 impl History {
@@ -44,7 +46,7 @@ impl History {
             kept.extend(serde_json::from_slice::<Vec<JobView>>(&entry.value).unwrap_or_default());
         }
         jobs.remember(kept);
-        let mut writer = Writer { journal, token, jobs, number: number + 1, entry: Vec::new() };
+        let mut writer = Writer { journal, token, jobs, number: number + 1, entry: Vec::new(), dirty: false };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let writing = tokio::spawn(async move {
@@ -77,6 +79,7 @@ impl Writer {
     async fn write(&mut self) {
         for job in self.jobs.unwritten() {
             self.entry.push(shortened(job));
+            self.dirty = true;
             if self.entry.len() == ENTRY {
                 self.put().await;
                 self.entry.clear();
@@ -84,18 +87,19 @@ impl Writer {
                 self.number += 1;
             }
         }
-        if !self.entry.is_empty() {
+        if self.dirty {
             self.put().await;
         }
     }
 
-    async fn put(&self) {
+    async fn put(&mut self) {
         let written = async {
             let value = serde_json::to_vec(&self.entry)?;
             self.journal.put(self.token, &key(self.number), value.into(), Expect::Anything).await
         };
-        if let Err(error) = written.await {
-            tracing::warn!(%error, "ended jobs were not written to the journal");
+        match written.await {
+            Ok(_) => self.dirty = false,
+            Err(error) => tracing::warn!(%error, "ended jobs were not written to the journal"),
         }
     }
 

@@ -28,10 +28,12 @@ pub(super) struct LoadQuery {
 impl RunQuery for LoadQuery {
     async fn stage(&self, spec: &LoadSpec, interval: &Interval, scope: &WriteScope) -> Result<Vec<Written>> {
         let query = dialect::parse_query(&spec.query)?;
-        let plan = plan_query(&self.session, query).await?;
+        let mut session = self.session.clone();
+        session.mark_start_execution();
+        let plan = plan_query(&session, query).await?;
         let plan = LoadDef::bind(plan, interval.from, interval.to)?;
         let Planned { plan, engine, .. } =
-            plan_for(&self.runner.engines, EngineChoice::Auto, &self.session, &plan).await?;
+            plan_for(&self.runner.engines, EngineChoice::Auto, &session, &plan).await?;
         // Loads take turns with the users, as one of them.
         let lane = cost::of(&plan, self.runner.heavy_from).lane;
         let request = Request { user: LOADS.to_owned(), lane, priority: Priority::Normal, again: true };
@@ -41,7 +43,7 @@ impl RunQuery for LoadQuery {
         let plan = Arc::new(WriteExec::new(Arc::new(write), plan));
         let title = format!("load {} from {} to {}", spec.name, interval.from, interval.to);
         let job = JobSpec { id: new_job(), kind: JobKind::Load, title };
-        let running = engine.execute(job, plan, self.session.task_ctx()).await?;
+        let running = engine.execute(job, plan, session.task_ctx()).await?;
         collect_written(running.stream).await
     }
 }

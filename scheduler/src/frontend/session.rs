@@ -203,11 +203,14 @@ impl Sessions {
         self.open.remove(id);
     }
 
-    /// A copy: a statement sees the variables as they were when it began.
+    /// A copy for one statement: it sees the variables as they were when it began, and one `now()`.
     pub(super) fn get(&self, id: &SessionId) -> Result<Session> {
-        self.open.get(id).map(|session| session.clone()).ok_or_else(|| {
+        let session = self.open.get(id).map(|session| session.clone());
+        let mut session = session.ok_or_else(|| {
             Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again")
-        })
+        })?;
+        session.state.mark_start_execution();
+        Ok(session)
     }
 
     pub(super) fn change(

@@ -102,7 +102,9 @@ impl Credentials {
         if self.users.is_empty() {
             return Ok(());
         }
-        let user = self.users.iter().find(|user| user.name.as_deref().is_none_or(|known| known == name));
+        // The password that everybody may use is not one for a user who has a password.
+        let named = self.users.iter().find(|user| user.name.as_deref() == Some(name));
+        let user = named.or_else(|| self.users.iter().find(|user| user.name.is_none()));
         let wanted = user.and_then(|user| user.password.as_deref());
         if wanted.is_some_and(|wanted| self.fits(name, wanted, password)) {
             return Ok(());

@@ -46,7 +46,7 @@ pub(crate) fn decide(facts: &Facts, known: Known) -> Vec<Action> {
 }
 
 /// The files that are worth to be compacted without being asked: of each partition that has `from` small ones,
-/// those of which none is larger than all smaller ones together. So a row is written anew a number of times that
+/// all up to the largest that is no larger than those before it together. So a row is written anew a number of times that
 /// grows with the logarithm of the table and not with every few commits.
 pub(crate) fn due(files: Vec<LakeFile>, target: u64, from: usize) -> Vec<LakeFile> {
     let mut partitions: BTreeMap<String, Vec<LakeFile>> = BTreeMap::new();
@@ -56,18 +56,17 @@ pub(crate) fn due(files: Vec<LakeFile>, target: u64, from: usize) -> Vec<LakeFil
     let mut all = Vec::new();
     for mut files in partitions.into_values().filter(|files| files.len() >= from.max(2)) {
         files.sort_by_key(|file| (file.bytes, file.number));
-        let mut sum = 0;
-        let mut taken = Vec::new();
-        for file in files {
-            if sum > 0 && file.bytes > sum {
-                break;
+        let (mut sum, mut worth) = (0, 0);
+        for (place, file) in files.iter().enumerate() {
+            if file.bytes <= sum {
+                worth = place + 1;
             }
             sum += file.bytes;
-            taken.push(file);
         }
-        if taken.len() >= from.max(2) {
-            taken.sort_by_key(|file| file.number);
-            all.extend(taken);
+        files.truncate(worth);
+        if files.len() >= from.max(2) {
+            files.sort_by_key(|file| file.number);
+            all.extend(files);
         }
     }
     all
@@ -117,12 +116,27 @@ mod tests {
     }
 
     #[test]
+    fn files_of_unequal_size_are_taken_too() {
+        let files: Vec<LakeFile> = (0..60).map(|number| file(number, 1000 + 7 * number as u64)).collect();
+        assert_eq!(due(files, 1_000_000, 10).len(), 60);
+    }
+
+    #[test]
     fn a_row_is_rewritten_a_logarithmic_number_of_times() {
-        let (mut files, mut rewritten, mut next) = (Vec::new(), 0, 0);
-        for _ in 0..4096 {
-            files.push(file(next, 1));
+        for spread in [1, 10, 1000] {
+            rewritten_little(spread);
+        }
+    }
+
+    /// With files of 1 to `spread` bytes, as if by chance.
+    fn rewritten_little(spread: u64) {
+        let (mut files, mut rewritten, mut next, mut all) = (Vec::new(), 0, 0, 0);
+        for turn in 0..4096u64 {
+            let bytes = 1 + turn.wrapping_mul(2_654_435_761) % spread;
+            all += bytes;
+            files.push(file(next, bytes));
             next += 1;
-            let taken = due(files.clone(), 1_000_000, 8);
+            let taken = due(files.clone(), 1_000_000_000, 8);
             if !taken.is_empty() {
                 let bytes: u64 = taken.iter().map(|file| file.bytes).sum();
                 rewritten += bytes;
@@ -132,6 +146,6 @@ mod tests {
             }
             assert!(files.len() < 40, "{}", files.len());
         }
-        assert!(rewritten < 4096 * 12, "{rewritten}");
+        assert!(rewritten < all * 12, "{rewritten} of {all}");
     }
 }

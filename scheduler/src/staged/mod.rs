@@ -40,7 +40,7 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::exec::SelectRowsExec;
 use tidemill_engine::pipelined::Members;
 use tidemill_engine::{
-    Engine, EngineKind, Execution, JobSpec, Services, explicit_order, from_datafusion, session,
+    Engine, EngineKind, Execution, JobSpec, Services, cooperative, explicit_order, from_datafusion, session,
 };
 use tokio::task::JoinHandle;
 
@@ -140,7 +140,7 @@ impl Engine for Staged {
             )
             .hint("SET engine = 'auto' or 'pipelined'"));
         }
-        let plan = explicit_order::of_windows(plan).and_then(stored_rows);
+        let plan = cooperative::joins(plan).and_then(explicit_order::of_windows).and_then(stored_rows);
         plan.map_err(from_datafusion)
     }
 

@@ -43,7 +43,7 @@ impl<'a> MergeQueries<'a> {
         }
     }
 
-    /// Files with rows that match, and how many matches: `(file, matches)`.
+    /// Files with rows that matter to the merge, and how many matches: `(file, matches)`.
     pub fn touched(&self) -> String {
         let number = self.target.column(FILE_NUMBER);
         let mut on = format!("({})", self.merge.on);
@@ -51,8 +51,10 @@ impl<'a> MergeQueries<'a> {
             .clauses(MergeWhen::Matched)
             .map(|clause| clause.condition.as_ref().map(|condition| format!("({condition})")))
             .collect();
+        // Who inserts what does not match has to see every match, changed or not.
         if let Some(conditions) = conditions
             && !conditions.is_empty()
+            && !self.has(MergeWhen::NotMatched)
         {
             on = format!("{on} AND ({})", conditions.join(" OR "));
         }

@@ -16,7 +16,7 @@ mod tests;
 
 pub use merge::MergeQueries;
 pub use rows::{deleted, replaced, touched, updated};
-pub use target::{Target, TargetColumn, with_rows, with_target};
+pub use target::{Target, TargetColumn, is_target, with_rows, with_target};
 
 /// Name of the column with the number of the file that a row is from.
 pub const FILE_NUMBER: &str = "__file_number";

@@ -5,6 +5,7 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemorySchemaProvider, TableProvider,
 };
+use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -90,6 +91,11 @@ impl TargetColumn {
             }
         }
     }
+}
+
+/// Whether a scan is one of [`Target::SQL`].
+pub fn is_target(table: &TableReference) -> bool {
+    table.catalog() == Some(CATALOG)
 }
 
 /// The session with `table` under [`Target::SQL`].

@@ -1,6 +1,6 @@
 //! MERGE: one join finds the touched files, another one makes their new rows.
 
-use super::work::{Read, Work, miscounted};
+use super::work::{Read, Work, miscounted, other_tables};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -22,7 +22,7 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     let columns = source_columns(work, merge).await?;
     let queries = MergeQueries::new(&read.target, merge, columns);
     let whole = work.over(&read, None)?;
-    let find = work.plan(&whole, &queries.touched()).await?;
+    let find = work.plan(&read, &whole, &queries.touched()).await?;
     let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);
     let touched: Vec<usize> = if queries.has(MergeWhen::NotMatchedBySource) {
         read.snapshot.files(&work.session.state, &[])?.iter().map(|file| file.number).collect()
@@ -32,7 +32,7 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
         Vec::new()
     };
     let state = if rewrites { work.over(&read, Some(&touched))? } else { whole };
-    let plan = work.plan(&state, &queries.merged()?).await?;
+    let plan = work.plan(&read, &state, &queries.merged()?).await?;
     let (adds, tally) = work.write(&state, &plan, true).await?;
     let count = |action: i8| tally.get(&action).copied().unwrap_or(0);
     let (copied, updated, inserted) = (count(action::COPY), count(action::UPDATE), count(action::INSERT));
@@ -88,11 +88,13 @@ async fn source_columns(work: &Work, merge: &Merge) -> Result<Vec<String>> {
     Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
 }
 
-/// What of the target the join looks at: the conditions of ON over the target alone.
+/// What of the target the statement looks at: the conditions of ON over the target alone, unless its source is
+/// the target, too.
 fn reads(read: &Read, merge: &Merge, find: &LogicalPlan) -> Result<Reads> {
     let by_source = merge.clauses.iter().any(|clause| clause.when == MergeWhen::NotMatchedBySource);
+    let by_itself = other_tables(find)?.contains(&merge.table.name);
     let mut filters = Vec::new();
-    if !by_source {
+    if !by_source && !by_itself {
         find.apply(|node| {
             let LogicalPlan::Join(join) = node else { return Ok(TreeNodeRecursion::Continue) };
             for condition in join.filter.iter().flat_map(split_conjunction) {

@@ -2,7 +2,7 @@
 
 use super::fillable;
 use super::rows::{find, remove_all};
-use super::work::{Read, Work, miscounted};
+use super::work::{Read, Work, miscounted, other_tables};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_core::{Code, Error, Result};
@@ -35,7 +35,7 @@ pub(super) async fn insert(work: &Work, insert: &Insert) -> Result<u64> {
     match &insert.mode {
         InsertMode::ReplaceWhere(condition) => replace_where(work, &read, insert, condition).await,
         InsertMode::Append | InsertMode::Overwrite => {
-            let plan = work.bind(new_rows(work, &read, insert).await?)?;
+            let plan = work.close(&read, new_rows(work, &read, insert).await?).await?;
             let (adds, _) = work.write(&work.session.state, &plan, false).await?;
             let rows = adds.iter().map(|written| written.rows).sum();
             let files = read.snapshot.files(&work.session.state, &[])?;
@@ -53,7 +53,7 @@ async fn replace_where(work: &Work, read: &Read, insert: &Insert, condition: &st
     let found = find(work, read, condition).await?;
     let files: Vec<usize> = found.touched.keys().copied().collect();
     let (state, sql) = replacing(work, read, insert, condition, Some(&files)).await?;
-    let plan = work.plan(&state, &sql).await?;
+    let plan = work.plan(read, &state, &sql).await?;
     let (adds, tally) = work.write(&state, &plan, true).await?;
     let count = |action: i8| tally.get(&action).copied().unwrap_or(0);
     if count(action::REFUSED) > 0 {
@@ -68,7 +68,7 @@ async fn replace_where(work: &Work, read: &Read, insert: &Insert, condition: &st
         read.snapshot.demand_rewritable()?;
     }
     let mut change = Change { removes: files, adds, reads: found.reads, ..Change::new("WRITE") };
-    if condition.to_uppercase().contains("SELECT") {
+    if other_tables(&plan)?.contains(&insert.table.name) {
         change.reads = Reads::Everything;
     }
     change.parameters.insert("mode".to_owned(), "Overwrite".to_owned());

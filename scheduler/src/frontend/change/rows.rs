@@ -1,6 +1,6 @@
 //! DELETE and UPDATE: find the touched files, write what they become.
 
-use super::work::{Read, Work, conditions, miscounted, total};
+use super::work::{Read, Work, conditions, miscounted, other_tables, total};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
 use tidemill_core::Result;
@@ -44,7 +44,7 @@ pub(super) async fn delete(work: &Work, delete: &Delete) -> Result<u64> {
         let hits: u64 = partly.iter().filter_map(|number| found.touched.get(number)).sum();
         let kept = work.rows_of(&read, &partly).await?.saturating_sub(hits);
         let state = work.over(&read, Some(&partly))?;
-        let plan = work.plan(&state, &changes::deleted(&read.target, condition)).await?;
+        let plan = work.plan(&read, &state, &changes::deleted(&read.target, condition)).await?;
         (change.adds, _) = work.write(&state, &plan, false).await?;
         if total(&change.adds) != kept {
             return Err(miscounted(kept, total(&change.adds)));
@@ -79,13 +79,15 @@ pub(super) async fn update(work: &Work, update: &Update) -> Result<u64> {
     let rows = work.rows_of(&read, &numbers).await?;
     let state = work.over(&read, Some(&numbers))?;
     let sql = changes::updated(&read.target, &update.set, update.condition.as_deref())?;
-    let plan = work.plan(&state, &sql).await?;
+    let plan = work.plan(&read, &state, &sql).await?;
+    let itself = other_tables(&plan)?.contains(&update.table.name);
     let (adds, _) = work.write(&state, &plan, false).await?;
     if total(&adds) != rows {
         return Err(miscounted(rows, total(&adds)));
     }
     let updated: u64 = found.touched.values().sum();
-    let mut change = Change { removes: numbers, adds, reads: found.reads, ..Change::new("UPDATE") };
+    let reads = if itself { Reads::Everything } else { found.reads };
+    let mut change = Change { removes: numbers, adds, reads, ..Change::new("UPDATE") };
     change.metrics.insert("numUpdatedRows".to_owned(), updated);
     change.metrics.insert("numCopiedRows".to_owned(), rows.saturating_sub(updated));
     if let Some(condition) = &update.condition {
@@ -119,14 +121,14 @@ pub(super) struct Found {
 
 pub(super) async fn find(work: &Work, read: &Read, condition: &str) -> Result<Found> {
     let state = work.over(read, None)?;
-    let plan = work.plan(&state, &changes::touched(&read.target, condition)).await?;
+    let plan = work.plan(read, &state, &changes::touched(&read.target, condition)).await?;
     let filters = conditions(&plan)?;
     let on_partitions =
         !filters.is_empty() && filters.iter().all(|filter| read.snapshot.is_on_partitions(filter));
     // A subquery may read the table itself.
-    let reads = match condition.to_uppercase().contains("SELECT") {
-        true => Reads::Everything,
-        false => Reads::Matching(filters.clone()),
+    let reads = match other_tables(&plan)?.is_empty() {
+        true => Reads::Matching(filters.clone()),
+        false => Reads::Everything,
     };
     if on_partitions {
         let touched = work.whole(read, &read.snapshot.files(&state, &filters)?).await?;

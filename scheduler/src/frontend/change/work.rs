@@ -10,6 +10,7 @@ use crate::engines::EngineChoice;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -23,7 +24,7 @@ use tidemill_engine::exec::{Tally, WriteExec, WriteSpec, collect_written, split_
 use tidemill_engine::{
     Change, JobKind, JobSpec, LakeFile, LakeFormat, LakeSnapshot, Progress, from_datafusion,
 };
-use tidemill_sql::changes::{FILE_NUMBER, ROW_ACTION, Target, with_target};
+use tidemill_sql::changes::{FILE_NUMBER, ROW_ACTION, Target, is_target, with_target};
 use tidemill_sql::dialect::parse_query;
 use tidemill_sql::plan_query;
 use tidemill_sql::statement::{Delete, Insert, Merge, Update};
@@ -128,8 +129,21 @@ impl Work {
         plan_query(state, parse_query(sql)?).await
     }
 
-    pub(super) async fn plan(&self, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
-        self.bind(self.plan_open(state, sql).await?)
+    pub(super) async fn plan(&self, read: &Read, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+        self.close(read, self.plan_open(state, sql).await?).await
+    }
+
+    /// A plan to run: with its parameters bound, and sure to see one version of the target. A query that names the
+    /// target itself has opened it anew, maybe at a later version than the one that was read.
+    pub(super) async fn close(&self, read: &Read, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let plan = self.bind(plan)?;
+        if !other_tables(&plan)?.is_empty()
+            && self.lake.snapshot(&self.location).await?.version() != read.snapshot.version()
+        {
+            let message = "the table was changed by others while the statement was planned";
+            return Err(Error::new(Code::Conflict, message).hint("run the statement again"));
+        }
+        Ok(plan)
     }
 
     pub(super) fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -218,6 +232,21 @@ impl Work {
         change.metrics.insert("numAddedFiles".to_owned(), change.adds.len() as u64);
         read.snapshot.commit(change).await
     }
+}
+
+/// Names of the tables that a plan reads besides the target as it was read.
+pub(super) fn other_tables(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && !is_target(&scan.table_name)
+        {
+            names.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    Ok(names)
 }
 
 /// The conditions of the first filter of a plan, and whether they can be repeated and have no subqueries.
