@@ -2,13 +2,15 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test verify bench bench-peers drivers interop services-up services-down slt
+.PHONY: help setup demo test verify bench bench-peers drivers interop interop-matrix services-up services-down slt
 
 # Where cargo builds, as it would choose itself.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # What `benchmarks/run streaming --peers spark` installs.
 SPARK_PYTHON ?= $(HOME)/.cache/tidemill/benchmarks/spark/bin/python
 DELTA_JARS ?= $(HOME)/.cache/tidemill/benchmarks/jars/spark
+# The readers of `interop-matrix`, from PyPI.
+INTEROP := $(HOME)/.cache/tidemill/interop
 # For the program that a target runs: make demo ARGS='--seconds 20'
 ARGS ?=
 
@@ -57,6 +59,13 @@ drivers: ## Flight SQL drivers against a server: JDBC, ADBC in Python and Go, SQ
 
 interop: ## lets Spark write the Delta tables of tests/interop again; SPARK_PYTHON has pyspark, DELTA_JARS Delta's jars
 	$(SPARK_PYTHON) tests/interop/write_tables.py tests/interop/tables --jars $(DELTA_JARS)
+
+interop-matrix: ## Delta tables that Tidemill, Spark, delta-rs and DuckDB write and read; writes the matrix; Java 17
+	cargo build --locked -p tidemill
+	test -x $(INTEROP)/bin/python || python3 -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install -q -r tests/interop/requirements.txt
+	$(INTEROP)/bin/python tests/interop/matrix.py --binary $(TARGET)/debug/tidemill --jars $(DELTA_JARS) \
+		--report benchmarks/results/interop.md $(ARGS)
 
 services-up: ## starts Apache Kafka, an S3 store and ClickHouse on loopback, for tests and the demo
 	deploy/services/up

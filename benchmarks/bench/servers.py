@@ -33,22 +33,36 @@ class Server:
     """A `with` block starts the processes, waits until they are ready, and stops them."""
 
     def __init__(
-        self, program: Path, executors: int, cores: int = 2, engine: dict[str, int | str] | None = None
+        self,
+        program: Path,
+        executors: int,
+        cores: int = 2,
+        engine: dict[str, int | str] | None = None,
+        root: str | None = None,
+        store: dict[str, str | bool] | None = None,
     ) -> None:
-        """`engine` holds further keys of that section of the configuration."""
+        """`engine` and `store` hold further keys of these sections of the configuration; `root` is where the lake is,
+        by default in a folder of its own."""
         self.program, self.executors, self.cores = program, executors, cores
         self.engine = {"target_partitions": cores, **(engine or {})}
+        self.store = store or {}
         self.folder = Path(tempfile.mkdtemp(prefix="tidemill-bench-"))
+        self.root = root or f"{self.folder}/lake"
         self.processes: list[subprocess.Popen] = []
 
     def __enter__(self) -> "Server":
         flight, http, ballista = free_ports(3)
         self.flight, self.http = f"127.0.0.1:{flight}", f"http://127.0.0.1:{http}"
         # A TOML text or number is written as JSON's is.
-        settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.engine.items())
+        engine, store = (
+            "\n".join(f"{key} = {json.dumps(value)}" for key, value in section.items())
+            for section in (self.engine, self.store)
+        )
         (self.folder / "tidemill.toml").write_text(f"""
 [lake]
-root = "{self.folder}/lake"
+root = "{self.root}"
+[store]
+{store}
 [journal]
 path = "{self.folder}/journal.redb"
 [server]
@@ -59,7 +73,7 @@ scheduler_url = "{self.http}"
 ballista_scheduler = "127.0.0.1:{ballista}"
 executor_threads = 1
 [engine]
-{settings}
+{engine}
 """)
         roles = ["scheduler"] + ["executor"] * self.executors if self.executors else ["local"]
         for number, role in enumerate(roles):
@@ -98,6 +112,10 @@ executor_threads = 1
         names = ("query", "fetch", "update") if limit_seconds else ()
         limits = {f"adbc.flight.sql.rpc.timeout_seconds.{name}": str(float(limit_seconds)) for name in names}
         return flightsql.connect(f"grpc://{self.flight}", conn_kwargs=limits, autocommit=True)
+
+    def memory_mib(self) -> float:
+        """Resident, of all processes."""
+        return sum(psutil.Process(process.pid).memory_info().rss for process in self.processes) / (1 << 20)
 
     def cpu_seconds(self) -> float:
         """Of all processes since their start."""
