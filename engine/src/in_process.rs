@@ -3,7 +3,7 @@
 use crate::guard::guard;
 use crate::stages::{self, StageReports};
 use crate::{Engine, EngineKind, Execution, JobSpec, Progress, from_datafusion};
-use crate::{cooperative, data_cache, runtime_filters};
+use crate::{cooperative, scan};
 use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext;
@@ -59,7 +59,7 @@ impl Engine for InProcess {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let plan = ready(plan)?;
-        let plan = data_cache::wrap(plan, &context).map_err(from_datafusion)?;
+        let plan = scan::prepare(plan, &context).map_err(from_datafusion)?;
         let stream = execute_stream(plan.clone(), context).map_err(from_datafusion)?;
         let (watched, run) = (plan.clone(), plan.clone());
         let stages: StageReports = Arc::new(move || {
@@ -73,7 +73,7 @@ impl Engine for InProcess {
 
 /// The plan as it is run.
 fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    cooperative::joins(coalesced(plan)).and_then(runtime_filters::insert).map_err(from_datafusion)
+    cooperative::joins(coalesced(plan)).map_err(from_datafusion)
 }
 
 /// The plan with one output partition.

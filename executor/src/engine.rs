@@ -1,5 +1,5 @@
-//! Ballista's own execution of tasks, with our errors: whole on their way to the client, and tried again when
-//! they are transient. By itself Ballista sends text, and tries only I/O errors again.
+//! Ballista's own execution of tasks, with our scans and our errors: whole on their way to the client, and tried
+//! again when they are transient. By itself Ballista sends text, and tries only I/O errors again.
 
 use crate::connections::Connections;
 use ballista_core::JobId;
@@ -10,24 +10,26 @@ use ballista_core::serde::protobuf::{
 use ballista_executor::execution_engine::{DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor};
 use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::sync::Arc;
-use tidemill_engine::{from_datafusion, wire_error};
+use tidemill_engine::{from_datafusion, scan, wire_error};
 
-pub(crate) struct StructuredErrors {
+pub(crate) struct Execution {
     inner: DefaultExecutionEngine,
+    runtime: Arc<RuntimeEnv>,
 }
 
-impl Default for StructuredErrors {
-    fn default() -> Self {
-        Self { inner: DefaultExecutionEngine::with_client_pool(Arc::new(Connections::default())) }
+impl Execution {
+    pub(crate) fn new(runtime: Arc<RuntimeEnv>) -> Self {
+        Self { inner: DefaultExecutionEngine::with_client_pool(Arc::new(Connections::default())), runtime }
     }
 }
 
-impl ExecutionEngine for StructuredErrors {
+impl ExecutionEngine for Execution {
     fn create_query_stage_exec(
         &self,
         job_id: JobId,
@@ -38,6 +40,9 @@ impl ExecutionEngine for StructuredErrors {
         work_dir: &str,
         config: &SessionConfig,
     ) -> DfResult<Arc<dyn QueryStageExecutor>> {
+        let context =
+            TaskContext::default().with_session_config(config.clone()).with_runtime(self.runtime.clone());
+        let plan = scan::prepare(plan, &Arc::new(context))?;
         let inner = self.inner.create_query_stage_exec(
             job_id,
             stage_id,

@@ -1,7 +1,7 @@
 //! The Ballista executor within this process. It ends when it has lost its scheduler for too long; then a new
 //! one begins, with another id, for a scheduler refuses an id that it has seen.
 
-use crate::engine::StructuredErrors;
+use crate::engine::Execution;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::registry::BallistaFunctionRegistry;
@@ -121,7 +121,7 @@ fn process_config(
         executor_heartbeat_interval_seconds: HEARTBEAT_SECS,
         // Zero leaves the memory pool to the runtime, which is the one of the process.
         memory_pool_size: Some(0),
-        override_execution_engine: Some(Arc::new(StructuredErrors::default())),
+        override_execution_engine: Some(Arc::new(Execution::new(runtime.clone()))),
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
         override_runtime_producer: Some(Arc::new(move |_| Ok(for_runtime.clone()))),
         override_config_producer: Some(Arc::new(move || {

@@ -37,9 +37,9 @@ fn code(error: &DeltaTableError, message: &str) -> Code {
             TransactionError::VersionAlreadyExists(_)
             | TransactionError::CommitConflict(_)
             | TransactionError::MaxCommitAttempts(_) => Code::Conflict,
-            TransactionError::UnsupportedTableFeatures(_) | TransactionError::TableFeaturesRequired(_) => {
-                Code::Unsupported
-            }
+            TransactionError::UnsupportedTableFeatures(_)
+            | TransactionError::TableFeaturesRequired(_)
+            | TransactionError::DeltaTableAppendOnly => Code::Unsupported,
             _ => Code::ExternalFailure,
         },
         DeltaTableError::SchemaMismatch { .. } => Code::TypeMismatch,

@@ -154,14 +154,18 @@ impl LakeSnapshot for DeltaSnapshot {
     }
 
     fn demand_rewritable(&self) -> Result<()> {
-        let feed = self.properties().get("delta.enableChangeDataFeed").is_some_and(|on| on == "true");
-        match feed {
-            true => Err(self.place(
-                Error::new(Code::Unsupported, "cannot rewrite rows of a table with a change data feed")
-                    .hint("ALTER TABLE … SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false'), or only append"),
-            )),
-            false => Ok(()),
+        for (property, what) in [
+            ("delta.enableChangeDataFeed", "with a change data feed"),
+            ("delta.appendOnly", "that takes appends only"),
+        ] {
+            if self.properties().get(property).is_some_and(|on| on == "true") {
+                let message = format!("cannot rewrite rows of a table {what}");
+                return Err(self.place(Error::new(Code::Unsupported, message).hint(format!(
+                    "ALTER TABLE … SET TBLPROPERTIES ('{property}' = 'false'), or only append"
+                ))));
+            }
         }
+        Ok(())
     }
 
     async fn commit(&self, change: Change) -> Result<u64> {

@@ -13,7 +13,6 @@ pub(crate) mod descriptors;
 mod ingest;
 mod keyed_aggregate;
 mod relabel;
-mod runtime_filter;
 mod select_rows;
 mod write;
 
@@ -24,7 +23,6 @@ pub use ingest::{Expectation, IngestExec, IngestSpec, OnViolation};
 pub(crate) use keyed_aggregate::template as state_template;
 pub use keyed_aggregate::{KeyedAggregateExec, KeyedAggregateSpec, OPERATOR as AGGREGATE, WindowColumn};
 pub use relabel::RelabelExec;
-pub(crate) use runtime_filter::RuntimeFilterExec;
 pub use select_rows::{RowRuns, SelectRowsExec, SelectedFile};
 pub use write::{Tally, WriteExec, WriteSpec, collect_written, split_tally};
 

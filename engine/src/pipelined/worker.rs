@@ -4,12 +4,15 @@ use super::carried::Carried;
 use super::channels::Channels;
 use crate::codec::Codec;
 use crate::functions;
-use crate::{Services, session, to_datafusion};
+use crate::{Services, scan, session, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
-use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion_distributed::{DistributedExt, Worker, WorkerQueryContext, WorkerSessionBuilder};
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion_distributed::{
+    DistributedExt, Worker, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerPlanRewriteHandler,
+    WorkerQueryContext, WorkerSessionBuilder,
+};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -48,7 +51,7 @@ impl WorkerServer {
             .enable_all()
             .build()
             .map_err(broken)?;
-        let sessions = Sessions { services, codec, channels: Channels::default() };
+        let sessions = Sessions { services, runtime: runtime.clone(), codec, channels: Channels::default() };
         let worker =
             Worker::from_session_builder(sessions).with_runtime_env(runtime).with_version(session::build());
         let (stop, stopped) = oneshot::channel();
@@ -113,6 +116,7 @@ async fn serve(worker: Worker, listener: TcpListener, stopped: oneshot::Receiver
 /// Sessions of tasks: this node's services and functions, the query's settings.
 struct Sessions {
     services: Arc<Services>,
+    runtime: Arc<RuntimeEnv>,
     codec: Codec,
     channels: Channels,
 }
@@ -133,6 +137,23 @@ impl WorkerSessionBuilder for Sessions {
         config.set_extension(self.services.clone());
         config.set_distributed_user_codec(self.codec.clone());
         config.set_distributed_channel_resolver(self.channels.clone());
+        config.set_distributed_worker_plan_rewrite_handler(PrepareScans { runtime: self.runtime.clone() });
         Ok(builder.build())
+    }
+}
+
+struct PrepareScans {
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl WorkerPlanRewriteHandler for PrepareScans {
+    fn rewrite_worker_plan(
+        &self,
+        event: WorkerPlanRewriteEvent<'_>,
+    ) -> DfResult<WorkerPlanRewriteEventResponse> {
+        let context = TaskContext::default()
+            .with_session_config(event.session_config.clone())
+            .with_runtime(self.runtime.clone());
+        Ok(WorkerPlanRewriteEventResponse::new(scan::prepare(event.plan, &Arc::new(context))?))
     }
 }

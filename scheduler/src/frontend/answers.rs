@@ -41,13 +41,17 @@ pub(super) fn counted(rows: u64) -> Answer {
 /// Rows of text, given by rows.
 pub(super) fn text<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> Result<Answer> {
     let schema = text_schema(&columns);
+    let batch = text_batch(&schema, rows)?;
+    Ok(answer(AnswerKind::Rows, schema.clone(), stream(schema, vec![batch])))
+}
+
+pub(super) fn text_batch<const N: usize>(schema: &SchemaRef, rows: &[[String; N]]) -> Result<RecordBatch> {
     let arrays: Vec<ArrayRef> = (0..N)
         .map(|column| {
             Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row[column]))) as ArrayRef
         })
         .collect();
-    let batch = RecordBatch::try_new(schema.clone(), arrays)?;
-    Ok(answer(AnswerKind::Rows, schema.clone(), stream(schema, vec![batch])))
+    Ok(RecordBatch::try_new(schema.clone(), arrays)?)
 }
 
 /// A stream of one count that is known when `work` is done.

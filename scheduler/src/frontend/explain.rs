@@ -1,19 +1,25 @@
 //! EXPLAIN: the plan and the engine, and with ANALYZE what each stage took.
 
-use super::answers::{new_job, text};
-use super::api::Answer;
-use super::cost;
+use super::answers::{new_job, text, text_batch, text_schema};
+use super::api::{Answer, AnswerKind};
+use super::drive::{Launch, Try};
 use super::query::{Planned, Runner, plan_for};
 use super::session::Session;
-use crate::admission::Request;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::displayable;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use futures::StreamExt;
+use std::sync::Arc;
 use std::time::Instant;
 use tidemill_core::Result;
-use tidemill_engine::stages::{StageReport, with_metrics};
-use tidemill_engine::{JobKind, JobSpec, from_datafusion};
+use tidemill_engine::stages::{StageReport, StageReports, with_metrics};
+use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion, to_datafusion};
 use tidemill_sql::statement::{Explain, ExplainFormat};
+
+const COLUMNS: [&str; 2] = ["kind", "plan"];
+/// What the job is called.
+const TITLE: &str = "EXPLAIN ANALYZE";
 
 impl Runner {
     pub(super) async fn explain(
@@ -22,51 +28,84 @@ impl Runner {
         plan: LogicalPlan,
         explain: &Explain,
     ) -> Result<Answer> {
+        if explain.analyze {
+            return self.analyze(session, plan, explain.verbose).await;
+        }
         let mut rows = Vec::new();
         let optimized = session.state.optimize(&plan).map_err(from_datafusion)?;
         let Planned { plan, engine, reason } =
             plan_for(&self.engines, session.engine, &session.state, &plan).await?;
-        rows.push(["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]);
-        let context = session.state.task_ctx();
-        if explain.analyze {
-            let lane = cost::of(&plan, self.heavy_from).lane;
-            let (user, priority) = (session.user.clone(), session.limits.priority);
-            let _permit = self.gate.enter(&Request { user, lane, priority, again: false }).await?;
-            let job = JobSpec { id: new_job(), kind: JobKind::Analyze, title: "EXPLAIN ANALYZE".to_owned() };
-            let began = Instant::now();
-            let mut running = engine.execute(job, plan, context).await?;
-            let mut count = 0;
-            while let Some(batch) = running.stream.next().await {
-                count += batch.map_err(from_datafusion)?.num_rows();
-            }
-            let took = began.elapsed();
-            let stages = (running.stages)().await?;
-            rows.push(["rows".to_owned(), count.to_string()]);
-            rows.push(["elapsed".to_owned(), format!("{took:.1?}")]);
-            rows.push(["stages".to_owned(), table(&stages)]);
-            for stage in &stages {
-                rows.push([format!("stage {}", stage.stage), stage.plan.clone()]);
-            }
-            if explain.verbose {
-                rows.push(["plan with metrics".to_owned(), with_metrics(running.plan.as_ref(), true)]);
-            }
-            return text(["kind", "plan"], &rows);
-        }
+        rows.push(engine_row(&engine, &reason));
         let logical = match explain.format {
             ExplainFormat::Indent | ExplainFormat::Tree => optimized.display_indent().to_string(),
             ExplainFormat::PgJson => optimized.display_pg_json().to_string(),
             ExplainFormat::Graphviz => optimized.display_graphviz().to_string(),
         };
         rows.push(["logical plan".to_owned(), logical]);
-        let prepared = engine.prepare(plan, context).await?;
+        let prepared = engine.prepare(plan, session.state.task_ctx()).await?;
         let shown = displayable(prepared.as_ref());
         let physical = match explain.format {
             ExplainFormat::Tree => shown.tree_render().to_string(),
             _ => shown.indent(explain.verbose).to_string(),
         };
         rows.push(["physical plan".to_owned(), physical]);
-        text(["kind", "plan"], &rows)
+        text(COLUMNS, &rows)
     }
+
+    /// Runs the query as a job like any other, and gives what its stages took instead of its rows.
+    async fn analyze(&self, session: &Session, plan: LogicalPlan, verbose: bool) -> Result<Answer> {
+        let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
+        let launch: Launch = Box::new(move |Try { planned, job, context, .. }| {
+            Box::pin(async move {
+                let row = engine_row(&planned.engine, &planned.reason);
+                let job = JobSpec { id: job, kind: JobKind::Analyze, title: TITLE.to_owned() };
+                let running = planned.engine.execute(job, planned.plan, context).await?;
+                let (rows, plan, stages) = (running.stream, running.plan.clone(), running.stages.clone());
+                let stream = futures::stream::once(async move {
+                    let told = tell(row, rows, plan, stages, verbose).await.map_err(to_datafusion)?;
+                    text_batch(&text_schema(&COLUMNS), &told).map_err(to_datafusion)
+                });
+                let stream = Box::pin(RecordBatchStreamAdapter::new(text_schema(&COLUMNS), stream));
+                Ok(Execution { stream, ..running })
+            })
+        });
+        let (id, schema) = (new_job(), text_schema(&COLUMNS));
+        let driver = self.job(session, TITLE, &id, plan, planned, launch);
+        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        Ok(Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine, reason })
+    }
+}
+
+fn engine_row(engine: &Arc<dyn Engine>, reason: &str) -> [String; 2] {
+    ["engine".to_owned(), format!("{} ({reason})", engine.kind().as_str())]
+}
+
+/// Reads the rows to their end, and says what that took.
+async fn tell(
+    engine: [String; 2],
+    mut rows: SendableRecordBatchStream,
+    plan: Arc<dyn ExecutionPlan>,
+    stages: StageReports,
+    verbose: bool,
+) -> Result<Vec<[String; 2]>> {
+    let (began, mut count) = (Instant::now(), 0);
+    while let Some(batch) = rows.next().await {
+        count += batch.map_err(from_datafusion)?.num_rows();
+    }
+    let took = began.elapsed();
+    let stages = stages().await?;
+    let mut told = vec![
+        engine,
+        ["rows".to_owned(), count.to_string()],
+        ["elapsed".to_owned(), format!("{took:.1?}")],
+        ["stages".to_owned(), table(&stages)],
+    ];
+    told.extend(stages.iter().map(|stage| [format!("stage {}", stage.stage), stage.plan.clone()]));
+    if verbose {
+        told.push(["plan with metrics".to_owned(), with_metrics(plan.as_ref(), true)]);
+    }
+    Ok(told)
 }
 
 /// One line a stage, in columns.

@@ -5,6 +5,7 @@
 //! ```
 
 use super::auth::{ANONYMOUS, Authorization, Credentials, parse, unauthenticated};
+use super::opened::Opened;
 use super::options::{self, Wanted};
 use super::statement::Statement;
 use super::status::to_status;
@@ -39,7 +40,7 @@ pub(super) struct ClientSession {
     pub(super) user: String,
     pub(super) prepared: DashMap<String, Prepared>,
     frontend: Arc<dyn Frontend>,
-    id: OnceCell<SessionId>,
+    session: OnceCell<Opened>,
     /// What the headers of the newest call ask for, and what of it was done.
     wanted: Mutex<Wanted>,
     applied: tokio::sync::Mutex<Wanted>,
@@ -51,7 +52,7 @@ impl ClientSession {
             user: user.to_owned(),
             prepared: DashMap::new(),
             frontend,
-            id: OnceCell::new(),
+            session: OnceCell::new(),
             wanted: Mutex::default(),
             applied: tokio::sync::Mutex::default(),
         })
@@ -76,16 +77,8 @@ impl ClientSession {
 
     /// The frontend's session as it is.
     pub(super) async fn opened(&self) -> Result<&SessionId> {
-        self.id.get_or_try_init(|| self.frontend.open_session(&self.user)).await
-    }
-}
-
-impl Drop for ClientSession {
-    fn drop(&mut self) {
-        if let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
-            let frontend = Arc::clone(&self.frontend);
-            runtime.spawn(async move { frontend.close_session(&id).await });
-        }
+        let open = || Opened::new(Arc::clone(&self.frontend), &self.user);
+        Ok(&self.session.get_or_try_init(open).await?.id)
     }
 }
 

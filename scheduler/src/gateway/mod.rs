@@ -17,6 +17,7 @@ mod flight;
 pub mod http;
 mod ingest;
 mod metadata;
+mod opened;
 mod options;
 mod poll;
 mod prepared;

@@ -7,8 +7,9 @@ use arrow::compute::can_cast_types;
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use std::collections::BTreeSet;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::from_datafusion;
 
@@ -48,7 +49,33 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Ins
         false if cursor.take(&["REPLACE", "WHERE"]) => InsertMode::ReplaceWhere(cursor.expr()?.to_string()),
         false => InsertMode::Append,
     };
-    Ok(Insert { table, columns, query: cursor.query()?, mode })
+    let mut query = cursor.query()?;
+    name_repeated(&mut query.body);
+    Ok(Insert { table, columns, query, mode })
+}
+
+/// Gives an expression that stands in a SELECT for the second time a name of its own: the columns of a query must
+/// differ in name, and those of an INSERT are taken by position.
+fn name_repeated(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let mut before = BTreeSet::new();
+            for (place, item) in select.projection.iter_mut().enumerate() {
+                if let SelectItem::UnnamedExpr(expr) = item
+                    && !before.insert(expr.to_string())
+                {
+                    let alias = Ident::with_quote('"', format!("column{}", place + 1));
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                }
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_repeated(left);
+            name_repeated(right);
+        }
+        SetExpr::Query(query) => name_repeated(&mut query.body),
+        _ => {}
+    }
 }
 
 impl Insert {
@@ -150,6 +177,8 @@ mod tests {
         assert_eq!(insert("INSERT INTO t VALUES (1, 'a', 2.5)").await.unwrap(), "| 1 | a | 2.50 |");
         let reordered = "INSERT INTO t (price, id) SELECT 2 AS id, 7 AS price";
         assert_eq!(insert(reordered).await.unwrap(), "| 7 | | 2.00 |");
+        let repeated = "INSERT INTO t SELECT 1, 'a', 1";
+        assert_eq!(insert(repeated).await.unwrap(), "| 1 | a | 1.00 |");
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Statements over HTTP, for people and scripts: small results as JSON. What is large belongs on Flight SQL.
 
 use super::{App, Caller, Failure};
-use crate::frontend::api::{Answer, AnswerKind, SessionId};
+use crate::frontend::api::{Answer, AnswerKind};
+use crate::gateway::opened::Opened;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::json::WriterBuilder;
@@ -22,8 +23,6 @@ const MAX_LIMIT: usize = 100_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct Statement {
     sql: String,
-    /// A session of an earlier answer; without it the statement has one of its own.
-    session: Option<String>,
     /// Most rows that are returned; the job ends when they are there.
     limit: Option<usize>,
 }
@@ -55,25 +54,15 @@ pub(super) async fn run(
     Json(statement): Json<Statement>,
 ) -> Result<Json<Outcome>, Failure> {
     let limit = statement.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    let outcome = match statement.session {
-        Some(id) => execute(&app, &SessionId::new(id), &statement.sql, limit).await?,
-        None => once(&app, &caller, &statement.sql, limit).await?,
-    };
-    Ok(Json(outcome))
+    Ok(Json(once(&app, &caller, &statement.sql, limit).await?))
 }
 
 /// Runs a statement in a session of its own.
 pub(super) async fn once(app: &App, caller: &Caller, sql: &str, limit: usize) -> Result<Outcome> {
-    let session = app.frontend.open_session(&caller.0).await?;
-    let outcome = execute(app, &session, sql, limit).await;
-    app.frontend.close_session(&session).await;
-    outcome
-}
-
-async fn execute(app: &App, session: &SessionId, sql: &str, limit: usize) -> Result<Outcome> {
+    let session = Opened::new(app.frontend.clone(), &caller.0).await?;
     metrics::counter!("tidemill_gateway_statements_total").increment(1);
     let started = Instant::now();
-    let answer = app.frontend.execute(session, sql, None).await?;
+    let answer = app.frontend.execute(&session.id, sql, None).await?;
     let (job, kind, engine) = (answer.job.to_string(), answer.kind, answer.engine);
     let (reason, columns) = (answer.reason.clone(), columns(&answer.schema));
     let (batches, row_count, truncated) = collect(answer, limit).await?;

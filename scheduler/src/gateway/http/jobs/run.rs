@@ -4,6 +4,7 @@ use super::super::{App, Caller, Failure};
 use super::submissions::{RESULT_BYTES, Rows};
 use super::{JobView, Status, Submission, Submit, list};
 use crate::frontend::api::{AnswerKind, Frontend, SessionId};
+use crate::gateway::opened::Opened;
 use arrow::array::UInt64Array;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -30,11 +31,8 @@ pub(in super::super) async fn submit(
     if statements.is_empty() {
         return Err(Failure(Error::new(Code::InvalidStatement, "there is no statement in `sql`")));
     }
-    let session = app.frontend.open_session(&caller.0).await?;
-    if let Err(error) = configure(app.frontend.as_ref(), &session, &submit).await {
-        app.frontend.close_session(&session).await;
-        return Err(Failure(error));
-    }
+    let session = Opened::new(app.frontend.clone(), &caller.0).await?;
+    configure(app.frontend.as_ref(), &session.id, &submit).await?;
     let submission = Submission::new(&caller.0, statements);
     app.submissions.keep(&submission);
     let (running, worker) = (submission.clone(), app.clone());
@@ -43,13 +41,12 @@ pub(in super::super) async fn submit(
         let cancel = running.cancel.clone();
         // Dropping the work drops the answer's stream, which ends its job.
         let outcome =
-            match cancel.run_until_cancelled(run(worker.frontend.as_ref(), &session, &running)).await {
+            match cancel.run_until_cancelled(run(worker.frontend.as_ref(), &session.id, &running)).await {
                 Some(outcome) => outcome,
                 None => Err(cancelled()),
             };
         running.end(outcome);
         worker.submissions.make_room();
-        worker.frontend.close_session(&session).await;
     });
     let place = format!("/v1/jobs/{}", submission.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(list::view(&app, &submission).await)))

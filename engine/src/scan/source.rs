@@ -1,10 +1,11 @@
-//! A Parquet source that takes from the cache what is there.
+//! A Parquet source that takes from the cache what is there and filters early.
 
 use super::DataCache;
 use super::opener::Opener;
 use crate::Services;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
     FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -24,37 +25,37 @@ use std::sync::Arc;
 /// Files of more bytes than this many times the cache are read past it: they would only drive each other out.
 const LARGEST_SCAN: u64 = 4;
 
-/// The plan with its Parquet scans reading through the process's cache, if it has one.
-pub(crate) fn wrap(
-    plan: Arc<dyn ExecutionPlan>,
-    context: &Arc<TaskContext>,
-) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let Ok(services) = Services::of(context) else { return Ok(plan) };
-    let Some(cache) = &services.data else { return Ok(plan) };
-    let wrapped = plan.transform_up(|node| {
+/// The plan with its Parquet scans reading through the process's cache, if it has one, and filtering early.
+pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let cache = Services::of(context).ok().and_then(|services| services.data.clone());
+    let prepared = plan.transform_up(|node| {
         let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
             return Ok(Transformed::no(node));
         };
-        if !suits(scan, cache.capacity()) {
+        if !suits(scan) {
             return Ok(Transformed::no(node));
         }
-        let source = CachedSource {
+        let bytes: u64 = files(scan).map(|file| file.object_meta.size).sum();
+        let fits = |cache: &&Arc<DataCache>| bytes <= cache.capacity().saturating_mul(LARGEST_SCAN);
+        let source = LakeSource {
             parquet: scan.file_source().clone(),
-            cache: cache.clone(),
+            cache: cache.as_ref().filter(fits).cloned(),
             context: context.clone(),
         };
         let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
         let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
         Ok(Transformed::yes(scan))
     })?;
-    Ok(wrapped.data)
+    Ok(prepared.data)
 }
 
-fn suits(scan: &FileScanConfig, capacity: u64) -> bool {
+fn files(scan: &FileScanConfig) -> impl Iterator<Item = &PartitionedFile> {
+    scan.file_groups.iter().flat_map(|group| group.files())
+}
+
+fn suits(scan: &FileScanConfig) -> bool {
     let Some(source) = scan.file_source().downcast_ref::<ParquetSource>() else { return false };
-    let files = || scan.file_groups.iter().flat_map(|group| group.files());
-    let bytes: u64 = files().map(|file| file.object_meta.size).sum();
     // A limit wants a few rows soon, not whole row groups.
     scan.limit.is_none()
         // Rows are filtered while they are decoded: exactly, so not by us.
@@ -63,9 +64,8 @@ fn suits(scan: &FileScanConfig, capacity: u64) -> bool {
         && !file_columns(source).is_empty()
         // Each file has another answer.
         && !names_its_file(source)
-        && bytes <= capacity.saturating_mul(LARGEST_SCAN)
         // Somebody has chosen the rows to be read.
-        && files().all(|file| file.extensions.is_empty())
+        && files(scan).all(|file| file.extensions.is_empty())
 }
 
 fn names_its_file(source: &dyn FileSource) -> bool {
@@ -86,13 +86,13 @@ pub(super) fn file_columns(source: &dyn FileSource) -> Vec<usize> {
 }
 
 #[derive(Clone)]
-struct CachedSource {
+struct LakeSource {
     parquet: Arc<dyn FileSource>,
-    cache: Arc<DataCache>,
+    cache: Option<Arc<DataCache>>,
     context: Arc<TaskContext>,
 }
 
-impl FileSource for CachedSource {
+impl FileSource for LakeSource {
     fn create_file_opener(
         &self,
         object_store: Arc<dyn ObjectStore>,

@@ -3,7 +3,7 @@
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryViewArray, PrimitiveArray, StringViewArray,
-    StringViewBuilder, UInt8Array, make_array,
+    StringViewBuilder, UInt8Array, UInt32Array, make_array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{self, take};
@@ -52,6 +52,15 @@ impl Encoded {
         })
     }
 
+    /// The rows at these places, of which there is none beyond the end.
+    pub(super) fn decode_at(&self, places: &UInt32Array) -> DfResult<ArrayRef> {
+        Ok(match self {
+            Self::Numbers(numbers) => numbers.decode_at(places.values()),
+            Self::Codes { codes, values } => take(values, &take(codes, places, None)?, None)?,
+            Self::Plain(array) => take(array, places, None)?,
+        })
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let content = match self {
             Self::Numbers(numbers) => numbers.bytes(),
@@ -73,6 +82,7 @@ impl Encoded {
 /// Numbers of whatever type.
 pub(super) trait Numbers: Debug + Send + Sync {
     fn decode(&self) -> ArrayRef;
+    fn decode_at(&self, places: &[u32]) -> ArrayRef;
     fn bytes(&self) -> usize;
     fn rows(&self) -> usize;
 }
@@ -109,6 +119,10 @@ where
     T: ArrowPrimitiveType,
     T::Native: Distance,
 {
+    fn array(&self, values: Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
+        Arc::new(PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone()))
+    }
+
     /// `None` when it would save nothing.
     fn of(array: &ArrayRef) -> Option<Self> {
         let array = array.as_primitive::<T>();
@@ -144,8 +158,19 @@ where
             Widths::Two(distances) => distances.iter().map(|far| least.plus(u32::from(*far))).collect(),
             Widths::Four(distances) => distances.iter().map(|far| least.plus(*far)).collect(),
         };
-        let array = PrimitiveArray::<T>::new(values.into(), self.nulls.clone());
-        Arc::new(array.with_data_type(self.data_type.clone()))
+        self.array(values, self.nulls.clone())
+    }
+
+    fn decode_at(&self, places: &[u32]) -> ArrayRef {
+        let (least, all) = (self.least, places.iter().map(|place| *place as usize));
+        let values: Vec<T::Native> = match &self.widths {
+            Widths::None => vec![least; places.len()],
+            Widths::One(distances) => all.map(|place| least.plus(u32::from(distances[place]))).collect(),
+            Widths::Two(distances) => all.map(|place| least.plus(u32::from(distances[place]))).collect(),
+            Widths::Four(distances) => all.map(|place| least.plus(distances[place])).collect(),
+        };
+        let valid = |nulls: &NullBuffer| places.iter().map(|place| nulls.is_valid(*place as usize)).collect();
+        self.array(values, self.nulls.as_ref().map(valid))
     }
 
     fn bytes(&self) -> usize {
@@ -247,6 +272,8 @@ mod tests {
     fn round_trip(array: ArrayRef) -> Encoded {
         let encoded = Encoded::of(&array);
         assert_eq!(&encoded.decode().unwrap(), &array);
+        let places: UInt32Array = (0..array.len() as u32).rev().step_by(2).collect();
+        assert_eq!(&encoded.decode_at(&places).unwrap(), &take(&array, &places, None).unwrap());
         assert_eq!(encoded.rows(), array.len());
         encoded
     }

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// at a few rows, costs nothing extra and drives nothing out.
 const TOUCHES_BEFORE: u8 = 1;
 
+/// A row group's columns may take one part in so many of the cache.
+const LARGEST_GROUP_SHARE: u64 = 16;
+
 const METADATA_BYTES: u64 = 64 << 20;
 const TOUCHED_GROUPS: usize = 1 << 17;
 /// About the size of an entry, from which the cache takes how many there will be.
@@ -98,6 +101,12 @@ impl DataCache {
 
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// Whether it is worth to decode so many bytes at once to keep them: what is too large for the cache would be
+    /// decoded again and again, and outside the memory of the query.
+    pub(super) fn takes(&self, bytes: u64) -> bool {
+        bytes <= self.capacity / LARGEST_GROUP_SHARE
     }
 
     /// Bytes of columns that are kept now.

@@ -2,9 +2,11 @@
 
 use super::DataCache;
 use super::encoded::Encoded;
+use super::filters::{EarlyFilters, Wanted};
+use super::late::LateRows;
 use super::source::file_columns;
-use super::store::{Column, FileId};
-use arrow::array::{ArrayRef, RecordBatch};
+use super::store::{self, FileId};
+use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result as DfResult};
@@ -18,6 +20,7 @@ use datafusion::datasource::physical_plan::{
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::{ProjectionExprs, Projector};
 use datafusion::physical_expr::simplifier::PhysicalExprSimplifier;
 use datafusion::physical_expr::utils::reassign_expr_columns;
@@ -32,7 +35,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -44,7 +47,8 @@ pub(super) struct Opener {
 }
 
 struct Inner {
-    cache: Arc<DataCache>,
+    /// `None` when these files are read past it.
+    cache: Option<Arc<DataCache>>,
     context: Arc<TaskContext>,
     /// The scan as it was, with its Parquet source.
     scan: FileScanConfig,
@@ -56,11 +60,16 @@ struct Inner {
     schema: SchemaRef,
     /// From rows of `schema` to what the scan gives.
     projector: Projector,
+    /// Over rows of `schema`.
+    filters: Arc<EarlyFilters>,
+    /// Over what the scan gives.
+    filters_of_joins: Arc<EarlyFilters>,
+    batch_size: usize,
 }
 
 impl Opener {
     pub(super) fn new(
-        cache: Arc<DataCache>,
+        cache: Option<Arc<DataCache>>,
         context: Arc<TaskContext>,
         scan: FileScanConfig,
         store: Arc<dyn ObjectStore>,
@@ -79,9 +88,31 @@ impl Opener {
                 table.table_schema(),
             ),
         };
+        let (filter, in_files) = (scan.file_source().filter(), table.file_schema().fields().len());
+        let partition_columns = (0..table.table_partition_cols().len()).map(|column| in_files + column);
+        let of_table: Vec<Option<usize>> =
+            places.iter().copied().chain(partition_columns).map(Some).collect();
+        let filters = EarlyFilters::new(filter.clone(), Wanted::All, &schema, &of_table)?;
+        let of_table: Vec<Option<usize>> =
+            projection.iter().map(|column| column.expr.downcast_ref::<Column>().map(Column::index)).collect();
+        let given = projection.project_schema(table.table_schema())?;
+        let filters_of_joins = EarlyFilters::new(filter, Wanted::Dynamic, &given, &of_table)?;
         let projector =
             projection.try_map_exprs(|expr| reassign_expr_columns(expr, &schema))?.make_projector(&schema)?;
-        let inner = Inner { cache, context, scan, store, partition, needed, schema, projector };
+        let batch_size = context.session_config().batch_size();
+        let inner = Inner {
+            cache,
+            context,
+            scan,
+            store,
+            partition,
+            needed,
+            schema,
+            projector,
+            filters: Arc::new(filters),
+            filters_of_joins: Arc::new(filters_of_joins),
+            batch_size,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -98,7 +129,7 @@ enum Step {
     /// As the Parquet source does it.
     Read(Vec<usize>),
     Keep(usize),
-    Here(Vec<Column>),
+    Here(Vec<store::Column>),
 }
 
 impl Inner {
@@ -106,20 +137,21 @@ impl Inner {
         self: Arc<Self>,
         file: PartitionedFile,
     ) -> DfResult<BoxStream<'static, DfResult<RecordBatch>>> {
+        let Some(cache) = self.cache.clone() else { return self.read(file) };
         let id = FileId::of(self.scan.object_store_url.as_str(), &file.object_meta);
-        let metadata = self.metadata(&id, &file).await?;
+        let metadata = self.metadata(&cache, &id, &file).await?;
         let groups = self.groups(&file, &metadata);
-        let steps = self.steps(&id, &groups);
+        let steps = self.steps(&cache, &id, &metadata, &groups);
         let steps = match steps.as_slice() {
             [] => return Ok(stream::empty().boxed()),
             // Nothing is known of it: not even the row groups need to be told.
-            [Step::Read(_)] => return Ok(self.scan_file(self.scan.file_source().clone(), file)?.boxed()),
+            [Step::Read(_)] => return self.read(file),
             _ => steps,
         };
         let groups = metadata.num_row_groups();
         let batches = stream::iter(steps).then(move |step| {
-            let (inner, id, file) = (self.clone(), id.clone(), file.clone());
-            async move { inner.step(step, &id, file, groups).await }
+            let (inner, cache, id, file) = (self.clone(), cache.clone(), id.clone(), file.clone());
+            async move { inner.step(step, &cache, &id, file, groups).await }
         });
         Ok(batches.try_flatten().boxed())
     }
@@ -127,25 +159,28 @@ impl Inner {
     async fn step(
         self: Arc<Self>,
         step: Step,
+        cache: &DataCache,
         id: &Arc<FileId>,
         file: PartitionedFile,
         groups: usize,
     ) -> DfResult<BoxStream<'static, DfResult<RecordBatch>>> {
         match step {
-            Step::Read(chosen) => {
-                let file = only(file, &chosen, groups);
-                Ok(self.scan_file(self.scan.file_source().clone(), file)?.boxed())
-            }
+            Step::Read(chosen) => self.read(only(file, &chosen, groups)),
             Step::Keep(group) => {
-                let columns = self.keep(id, only(file.clone(), &[group], groups), group).await?;
+                let columns = self.keep(cache, id, only(file.clone(), &[group], groups), group).await?;
                 Ok(self.batches(columns, &file))
             }
             Step::Here(columns) => Ok(self.batches(columns, &file)),
         }
     }
 
-    async fn metadata(&self, id: &Arc<FileId>, file: &PartitionedFile) -> DfResult<Arc<ParquetMetaData>> {
-        if let Some(metadata) = self.cache.metadata(id) {
+    async fn metadata(
+        &self,
+        cache: &DataCache,
+        id: &Arc<FileId>,
+        file: &PartitionedFile,
+    ) -> DfResult<Arc<ParquetMetaData>> {
+        if let Some(metadata) = cache.metadata(id) {
             return Ok(metadata);
         }
         let metrics = self.scan.file_source().metrics();
@@ -155,7 +190,7 @@ impl Inner {
         let mut reader =
             factory.create_reader(self.partition, file.clone(), file.metadata_size_hint, metrics)?;
         let metadata = reader.get_metadata(None).await?;
-        self.cache.keep_metadata(id, &metadata);
+        cache.keep_metadata(id, &metadata);
         Ok(metadata)
     }
 
@@ -213,13 +248,19 @@ impl Inner {
         (!predicate.always_true()).then_some((physical, predicate))
     }
 
-    fn steps(&self, id: &Arc<FileId>, groups: &[usize]) -> Vec<Step> {
+    fn steps(
+        &self,
+        cache: &DataCache,
+        id: &Arc<FileId>,
+        metadata: &ParquetMetaData,
+        groups: &[usize],
+    ) -> Vec<Step> {
         let mut steps = Vec::new();
         for group in groups {
-            let here: Option<Vec<Column>> =
-                self.needed.iter().map(|field| self.cache.column(id, *group, field)).collect();
-            let often = self.cache.touch(id, *group);
-            match (here, often, steps.last_mut()) {
+            let here: Option<Vec<store::Column>> =
+                self.needed.iter().map(|field| cache.column(id, *group, field)).collect();
+            let keep = cache.touch(id, *group) && cache.takes(self.bytes(metadata.row_group(*group)));
+            match (here, keep, steps.last_mut()) {
                 (Some(columns), ..) => steps.push(Step::Here(columns)),
                 (None, true, _) => steps.push(Step::Keep(*group)),
                 (None, false, Some(Step::Read(before))) => before.push(*group),
@@ -229,11 +270,27 @@ impl Inner {
         steps
     }
 
+    /// Of the needed columns of a row group, as the file encodes them.
+    fn bytes(&self, group: &RowGroupMetaData) -> u64 {
+        let needed = |name: &str| self.needed.iter().any(|field| field.name() == name);
+        let columns = group
+            .columns()
+            .iter()
+            .filter(|column| column.column_path().parts().first().is_some_and(|name| needed(name)));
+        columns.map(|column| column.uncompressed_size().unsigned_abs()).sum()
+    }
+
     /// Decodes the columns of a row group that are not here yet.
-    async fn keep(&self, id: &Arc<FileId>, file: PartitionedFile, group: usize) -> DfResult<Vec<Column>> {
+    async fn keep(
+        &self,
+        cache: &DataCache,
+        id: &Arc<FileId>,
+        file: PartitionedFile,
+        group: usize,
+    ) -> DfResult<Vec<store::Column>> {
         let table = self.scan.file_source().table_schema();
-        let here: Vec<Option<Column>> =
-            self.needed.iter().map(|field| self.cache.column(id, group, field)).collect();
+        let here: Vec<Option<store::Column>> =
+            self.needed.iter().map(|field| cache.column(id, group, field)).collect();
         let missing: Vec<FieldRef> = self
             .needed
             .iter()
@@ -276,31 +333,33 @@ impl Inner {
         }
         let mut fresh = missing.iter().zip(segments).map(|(field, segments)| {
             let column = Arc::new(segments);
-            self.cache.keep(id, group, field, column.clone());
+            cache.keep(id, group, field, column.clone());
             column
         });
-        let columns: Option<Vec<Column>> =
+        let columns: Option<Vec<store::Column>> =
             here.into_iter().map(|column| column.or_else(|| fresh.next())).collect();
         columns.ok_or_else(|| DataFusionError::Internal("a column was not decoded".to_owned()))
     }
 
     fn batches(
         self: &Arc<Self>,
-        columns: Vec<Column>,
+        columns: Vec<store::Column>,
         file: &PartitionedFile,
     ) -> BoxStream<'static, DfResult<RecordBatch>> {
-        let segments = columns.first().map_or(0, |column| column.len());
-        let (inner, partition_values) = (self.clone(), file.partition_values.clone());
-        let batch = move |segment: usize| {
-            let rows = columns[0][segment].rows();
-            let mut arrays: Vec<ArrayRef> =
-                columns.iter().map(|column| column[segment].decode()).collect::<DfResult<_>>()?;
-            for value in &partition_values {
-                arrays.push(value.to_array_of_size(rows)?);
-            }
-            inner.projector.project_batch(&RecordBatch::try_new(inner.schema.clone(), arrays)?)
-        };
-        stream::iter((0..segments).map(batch)).boxed()
+        let (filters, schema) = (self.filters.clone(), self.schema.clone());
+        let rows = LateRows::new(columns, file.partition_values.clone(), filters, schema, self.batch_size);
+        let inner = self.clone();
+        stream::iter(rows.map(move |batch| inner.projector.project_batch(&batch?))).boxed()
+    }
+
+    /// As the Parquet source does it.
+    fn read(&self, file: PartitionedFile) -> DfResult<BoxStream<'static, DfResult<RecordBatch>>> {
+        let batches = self.scan_file(self.scan.file_source().clone(), file)?;
+        if self.filters_of_joins.is_empty() {
+            return Ok(batches.boxed());
+        }
+        let schema = batches.schema();
+        Ok(self.filters_of_joins.clone().over(batches.boxed(), schema, self.batch_size))
     }
 
     fn scan_file(

@@ -1,6 +1,6 @@
 //! What comes out of the cache is what the files hold.
 
-use super::{DataCache, wrap};
+use super::{DataCache, prepare};
 use crate::{Services, session};
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
@@ -62,7 +62,7 @@ impl Table {
     /// The answer as DataFusion gives it and as it comes through the cache.
     async fn ask(&self, sql: &str) -> [String; 2] {
         let plan = self.context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-        let cached = wrap(plan.clone(), &self.context.task_ctx()).unwrap();
+        let cached = prepare(plan.clone(), &self.context.task_ctx()).unwrap();
         let plain = collect(plan, self.context.task_ctx()).await.unwrap();
         let cached = collect(cached, self.context.task_ctx()).await.unwrap();
         [plain, cached].map(|batches| pretty_format_batches(&batches).unwrap().to_string())
@@ -104,7 +104,7 @@ async fn a_file_that_was_written_anew_is_read_anew() {
     context.register_parquet("u", place.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
     let plan =
         context.sql("SELECT min(id) AS least FROM u").await.unwrap().create_physical_plan().await.unwrap();
-    let cached = wrap(plan, &context.task_ctx()).unwrap();
+    let cached = prepare(plan, &context.task_ctx()).unwrap();
     let answer = collect(cached, context.task_ctx()).await.unwrap();
     assert!(pretty_format_batches(&answer).unwrap().to_string().contains("7000000"));
 }

@@ -1,0 +1,97 @@
+//! Rows of a row group whose columns are all here: filters first, then the columns of the rows that are left.
+
+use super::encoded::Encoded;
+use super::filters::EarlyFilters;
+use super::store::Column;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{BatchCoalescer, take};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result as DfResult;
+use datafusion::scalar::ScalarValue;
+use std::sync::Arc;
+
+pub(super) struct LateRows {
+    columns: Vec<Column>,
+    /// Of the partition columns, which come last.
+    values: Vec<ScalarValue>,
+    filters: Arc<EarlyFilters>,
+    schema: SchemaRef,
+    kept: BatchCoalescer,
+    /// The next one.
+    segment: usize,
+}
+
+impl LateRows {
+    /// Rows of `schema`: `columns`, then `values`.
+    pub(super) fn new(
+        columns: Vec<Column>,
+        values: Vec<ScalarValue>,
+        filters: Arc<EarlyFilters>,
+        schema: SchemaRef,
+        batch_size: usize,
+    ) -> Self {
+        let kept = BatchCoalescer::new(schema.clone(), batch_size)
+            .with_biggest_coalesce_batch_size(Some(batch_size / 2));
+        Self { columns, values, filters, schema, kept, segment: 0 }
+    }
+
+    fn push(&mut self, segment: usize) -> DfResult<()> {
+        let encoded: Vec<&Encoded> = self.columns.iter().map(|column| &column[segment]).collect();
+        let rows = encoded.first().map_or(0, |column| column.rows());
+        let mut decoded: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
+        let column = |place: usize| match encoded.get(place) {
+            Some(column) => column.decode(),
+            None => self.values[place - encoded.len()].to_array_of_size(rows),
+        };
+        let left = self.filters.left(rows, |place| {
+            let array = match decoded[place].take() {
+                Some(array) => array,
+                None => column(place)?,
+            };
+            decoded[place] = Some(array.clone());
+            Ok(array)
+        })?;
+        let left = left.filter(|left| left.true_count() < rows);
+        let Some(left) = left else {
+            let all =
+                decoded.into_iter().enumerate().map(|(place, array)| array.map_or_else(|| column(place), Ok));
+            let all = all.collect::<DfResult<Vec<_>>>()?;
+            return Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), all)?)?);
+        };
+        let places: UInt32Array = left.values().set_indices_u32().collect::<Vec<_>>().into();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let chosen =
+            decoded.into_iter().enumerate().map(|(place, array)| match (array, encoded.get(place)) {
+                (Some(array), _) => Ok(take(&array, &places, None)?),
+                (None, Some(encoded)) => encoded.decode_at(&places),
+                (None, None) => self.values[place - encoded.len()].to_array_of_size(places.len()),
+            });
+        let chosen = chosen.collect::<DfResult<Vec<_>>>()?;
+        Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), chosen)?)?)
+    }
+}
+
+impl Iterator for LateRows {
+    type Item = DfResult<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let segments = self.columns.first().map_or(0, |column| column.len());
+        loop {
+            if let Some(batch) = self.kept.next_completed_batch() {
+                return Some(Ok(batch));
+            }
+            let pushed = match self.segment.cmp(&segments) {
+                std::cmp::Ordering::Less => self.push(self.segment),
+                std::cmp::Ordering::Equal => self.kept.finish_buffered_batch().map_err(Into::into),
+                std::cmp::Ordering::Greater => return None,
+            };
+            self.segment += 1;
+            if let Err(error) = pushed {
+                self.segment = segments + 1;
+                return Some(Err(error));
+            }
+        }
+    }
+}
