@@ -15,6 +15,7 @@ pub mod explicit_order;
 pub mod functions;
 mod guard;
 mod in_process;
+mod join_order;
 mod lake;
 pub mod maintenance;
 pub mod memory;

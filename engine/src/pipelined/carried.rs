@@ -3,10 +3,15 @@
 use datafusion::common::{Result as DfResult, extensions_options};
 use datafusion::config::{ConfigExtension, ConfigOptions};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use url::form_urlencoded::{Serializer, parse};
 
 /// A worker has its own idea of cores, so its default differs; this one always travels.
 const ALWAYS: &str = "datafusion.execution.target_partitions";
+
+static DEFAULTS: LazyLock<HashMap<String, Option<String>>> = LazyLock::new(|| {
+    ConfigOptions::default().entries().into_iter().map(|entry| (entry.key, entry.value)).collect()
+});
 
 extensions_options! {
     /// All `datafusion.*` settings that are not at their default.
@@ -22,11 +27,9 @@ impl ConfigExtension for Carried {
 
 impl Carried {
     pub(super) fn of(options: &ConfigOptions) -> Self {
-        let defaults: HashMap<String, Option<String>> =
-            ConfigOptions::default().entries().into_iter().map(|entry| (entry.key, entry.value)).collect();
         let mut settings = Serializer::new(String::new());
         for entry in options.entries() {
-            let differs = defaults.get(&entry.key).is_some_and(|default| *default != entry.value);
+            let differs = DEFAULTS.get(&entry.key).is_some_and(|default| *default != entry.value);
             if let (true, Some(value)) = (differs || entry.key == ALWAYS, entry.value) {
                 settings.append_pair(&entry.key, &value);
             }

@@ -8,6 +8,7 @@ use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
 use crate::{cooperative, explicit_order, from_datafusion};
+use arrow::ipc::CompressionType;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -28,7 +29,7 @@ use datafusion_distributed::{
 };
 use std::sync::Arc;
 use tidemill_core::Result;
-use url::Url;
+use url::{Host, Url};
 
 /// Bytes that a connection buffers before it stops reading. They span all partitions of the connection, so a
 /// merge that waits for one partition needs room for the others.
@@ -110,10 +111,22 @@ impl Cluster {
             .with_distributed_channel_resolver(self.channels.clone())
             .with_distributed_worker_resolver(Fixed(urls.clone()))
             .with_distributed_scale_up_leaf_node_handler(SplitDescriptors)
-            .with_distributed_route_tasks_handler(InOrder(urls))
+            .with_distributed_route_tasks_handler(InOrder(urls.clone()))
             .with_distributed_worker_connection_buffer_budget_bytes(BUFFER_BYTES)?
+            .with_distributed_compression(compression(&urls))?
             .with_distributed_max_tasks_per_stage(self.tasks())
     }
+}
+
+/// How batches travel. A network is slower than compressing is; this machine's own memory is not.
+fn compression(workers: &[Url]) -> Option<CompressionType> {
+    let is_here = |url: &Url| match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    (!workers.iter().all(is_here)).then_some(CompressionType::LZ4_FRAME)
 }
 
 /// The plan with a root that gathers all tasks, also those of a plan of one partition: its leaf may be cut.

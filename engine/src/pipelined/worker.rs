@@ -3,7 +3,6 @@
 use super::carried::Carried;
 use super::channels::Channels;
 use crate::codec::Codec;
-use crate::functions;
 use crate::{Services, scan, session, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
@@ -51,7 +50,8 @@ impl WorkerServer {
             .enable_all()
             .build()
             .map_err(broken)?;
-        let sessions = Sessions { services, runtime: runtime.clone(), codec, channels: Channels::default() };
+        let usual = session::session_state(&services, runtime.clone()).build();
+        let sessions = Sessions { services, codec, channels: Channels::default(), usual };
         let worker =
             Worker::from_session_builder(sessions).with_runtime_env(runtime).with_version(session::build());
         let (stop, stopped) = oneshot::channel();
@@ -116,16 +116,16 @@ async fn serve(worker: Worker, listener: TcpListener, stopped: oneshot::Receiver
 /// Sessions of tasks: this node's services and functions, the query's settings.
 struct Sessions {
     services: Arc<Services>,
-    runtime: Arc<RuntimeEnv>,
     codec: Codec,
     channels: Channels,
+    /// With all functions. It is copied for each task: to build one takes longer than a small task runs.
+    usual: SessionState,
 }
 
 #[async_trait]
 impl WorkerSessionBuilder for Sessions {
-    async fn build_session_state(&self, query: WorkerQueryContext) -> DfResult<SessionState> {
-        let mut builder = functions::with_functions(query.builder);
-        let config = builder.config().get_or_insert_default();
+    async fn build_session_state(&self, mut query: WorkerQueryContext) -> DfResult<SessionState> {
+        let mut config = query.builder.config().take().unwrap_or_default();
         config.set_distributed_option_extension_from_headers::<Carried>(&query.headers)?;
         let carried = config
             .options()
@@ -137,8 +137,11 @@ impl WorkerSessionBuilder for Sessions {
         config.set_extension(self.services.clone());
         config.set_distributed_user_codec(self.codec.clone());
         config.set_distributed_channel_resolver(self.channels.clone());
-        config.set_distributed_worker_plan_rewrite_handler(PrepareScans { runtime: self.runtime.clone() });
-        Ok(builder.build())
+        let runtime = self.usual.runtime_env().clone();
+        config.set_distributed_worker_plan_rewrite_handler(PrepareScans { runtime });
+        let mut state = self.usual.clone();
+        *state.config_mut() = config;
+        Ok(state)
     }
 }
 

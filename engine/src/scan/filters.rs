@@ -1,8 +1,8 @@
 //! Conditions that drop rows before these are decoded, shuffled, joined and aggregated, as long as it pays.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{BatchCoalescer, prep_null_mask_filter};
+use arrow::compute::{BatchCoalescer, take, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -48,6 +48,24 @@ struct Condition {
     places: Vec<usize>,
     worthwhile_percent: usize,
     trial: Mutex<Trial>,
+}
+
+/// Rows that have passed so far.
+enum Left {
+    All,
+    Most(BooleanBuffer),
+    /// So few that it pays to gather them.
+    Few(UInt32Array),
+}
+
+impl Left {
+    fn of(mask: BooleanBuffer, rows: usize) -> Self {
+        match mask.count_set_bits() {
+            all if all == rows => Self::All,
+            few if few * 2 < rows => Self::Few(mask.set_indices_u32().collect::<Vec<u32>>().into()),
+            _ => Self::Most(mask),
+        }
+    }
 }
 
 impl EarlyFilters {
@@ -99,26 +117,41 @@ impl EarlyFilters {
         self.conditions.is_empty()
     }
 
-    /// Which of these rows are left; `None` when all are.
+    /// Places of the rows that are left, `None` when all are. `column` gives a column of all rows, or of those at
+    /// some places: what one condition has dropped the next one is not asked for.
     pub(super) fn left(
         &self,
         rows: usize,
-        mut column: impl FnMut(usize) -> DfResult<ArrayRef>,
-    ) -> DfResult<Option<BooleanArray>> {
-        let mut left: Option<BooleanBuffer> = None;
+        mut column: impl FnMut(usize, Option<&UInt32Array>) -> DfResult<ArrayRef>,
+    ) -> DfResult<Option<UInt32Array>> {
+        let mut left = Left::All;
         for condition in &self.conditions {
-            let Some(passes) = condition.evaluate(rows, &mut column)? else { continue };
-            let both = match &left {
-                Some(left) => left & passes.values(),
-                None => passes.values().clone(),
+            left = match left {
+                Left::All => match condition.evaluate(rows, |place| column(place, None))? {
+                    Some(passes) => Left::of(passes, rows),
+                    None => Left::All,
+                },
+                Left::Most(mask) => match condition.evaluate(rows, |place| column(place, None))? {
+                    Some(passes) => Left::of(&mask & &passes, rows),
+                    None => Left::Most(mask),
+                },
+                Left::Few(places) if places.is_empty() => return Ok(Some(places)),
+                Left::Few(places) => {
+                    match condition.evaluate(places.len(), |place| column(place, Some(&places)))? {
+                        Some(passes) => {
+                            let kept = passes.set_indices().map(|place| places.value(place));
+                            Left::Few(kept.collect::<Vec<u32>>().into())
+                        }
+                        None => Left::Few(places),
+                    }
+                }
             };
-            let none = both.count_set_bits() == 0;
-            left = Some(both);
-            if none {
-                break;
-            }
         }
-        Ok(left.map(|left| BooleanArray::new(left, None)))
+        Ok(match left {
+            Left::All => None,
+            Left::Most(mask) => Some(mask.set_indices_u32().collect::<Vec<u32>>().into()),
+            Left::Few(places) => Some(places),
+        })
     }
 
     /// The rows of a stream that are left.
@@ -143,8 +176,13 @@ impl EarlyFilters {
                         kept.finish_buffered_batch()?;
                         return Ok(kept.next_completed_batch().map(|last| (last, None)));
                     };
-                    match this.left(batch.num_rows(), |place| Ok(batch.column(place).clone()))? {
-                        Some(left) => kept.push_batch_with_filter(batch, &left)?,
+                    let left = this.left(batch.num_rows(), |place, at| match at {
+                        Some(places) => Ok(take(batch.column(place), places, None)?),
+                        None => Ok(batch.column(place).clone()),
+                    })?;
+                    match left {
+                        Some(places) if places.is_empty() => {}
+                        Some(places) => kept.push_batch(take_record_batch(&batch, &places)?)?,
                         None => kept.push_batch(batch)?,
                     }
                 }
@@ -159,19 +197,25 @@ impl Condition {
     fn evaluate(
         &self,
         rows: usize,
-        column: &mut impl FnMut(usize) -> DfResult<ArrayRef>,
-    ) -> DfResult<Option<BooleanArray>> {
+        column: impl FnMut(usize) -> DfResult<ArrayRef>,
+    ) -> DfResult<Option<BooleanBuffer>> {
         if self.trial.lock().rests() {
             return Ok(None);
         }
-        let columns = self.places.iter().map(|place| column(*place)).collect::<DfResult<Vec<_>>>()?;
+        let columns = self.places.iter().copied().map(column).collect::<DfResult<Vec<_>>>()?;
         let counted = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &counted)?;
         let passes = match self.expr.evaluate(&batch) {
             // A filter that is not filled in yet.
             Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))) => return Ok(None),
-            Ok(ColumnarValue::Scalar(_)) => BooleanArray::new(BooleanBuffer::new_unset(rows), None),
-            Ok(ColumnarValue::Array(passes)) => passes.as_boolean().clone(),
+            Ok(ColumnarValue::Scalar(_)) => BooleanBuffer::new_unset(rows),
+            Ok(ColumnarValue::Array(passes)) => {
+                let passes = passes.as_boolean();
+                match passes.nulls() {
+                    Some(valid) => passes.values() & valid.inner(),
+                    None => passes.values().clone(),
+                }
+            }
             // It may hold of rows only that another condition leaves, as in `n <> 0 AND 1 / n > 2`. Whoever has to
             // evaluate it does so above.
             Err(_) => {
@@ -179,8 +223,7 @@ impl Condition {
                 return Ok(None);
             }
         };
-        let passes = if passes.null_count() > 0 { prep_null_mask_filter(&passes) } else { passes };
-        self.trial.lock().count(rows, passes.true_count(), self.worthwhile_percent);
+        self.trial.lock().count(rows, passes.count_set_bits(), self.worthwhile_percent);
         Ok(Some(passes))
     }
 }

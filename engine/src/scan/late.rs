@@ -3,7 +3,7 @@
 use super::encoded::Encoded;
 use super::filters::EarlyFilters;
 use super::store::Column;
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{BatchCoalescer, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DfResult;
@@ -43,22 +43,23 @@ impl LateRows {
             Some(column) => column.decode(),
             None => self.values[place - encoded.len()].to_array_of_size(rows),
         };
-        let left = self.filters.left(rows, |place| {
-            let array = match decoded[place].take() {
-                Some(array) => array,
-                None => column(place)?,
-            };
-            decoded[place] = Some(array.clone());
-            Ok(array)
+        let left = self.filters.left(rows, |place, at| match (at, &decoded[place], encoded.get(place)) {
+            (Some(places), None, Some(encoded)) => encoded.decode_at(places),
+            (Some(places), None, None) => self.values[place - encoded.len()].to_array_of_size(places.len()),
+            (Some(places), Some(array), _) => Ok(take(array, places, None)?),
+            (None, Some(array), _) => Ok(array.clone()),
+            (None, None, _) => {
+                let array = column(place)?;
+                decoded[place] = Some(array.clone());
+                Ok(array)
+            }
         })?;
-        let left = left.filter(|left| left.true_count() < rows);
-        let Some(left) = left else {
-            let all =
-                decoded.into_iter().enumerate().map(|(place, array)| array.map_or_else(|| column(place), Ok));
+        let Some(places) = left else {
+            let all = decoded.into_iter().enumerate();
+            let all = all.map(|(place, array)| array.map_or_else(|| column(place), Ok));
             let all = all.collect::<DfResult<Vec<_>>>()?;
             return Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), all)?)?);
         };
-        let places: UInt32Array = left.values().set_indices_u32().collect::<Vec<_>>().into();
         if places.is_empty() {
             return Ok(());
         }
