@@ -15,7 +15,6 @@ pub mod explicit_order;
 pub mod functions;
 mod guard;
 mod in_process;
-mod join_order;
 mod lake;
 pub mod maintenance;
 pub mod memory;

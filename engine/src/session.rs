@@ -4,7 +4,7 @@
 //! register the same ones. [`registry_fingerprint`] is compared when an executor registers.
 
 use crate::object_stores::LazyObjectStores;
-use crate::{Services, from_datafusion, functions, join_order};
+use crate::{Services, from_datafusion, functions};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -77,7 +77,7 @@ pub fn session_config(services: &Arc<Services>) -> SessionConfig {
 
 /// A session of this node. Callers add what is theirs (catalogs, planners) before they build it.
 pub fn session_state(services: &Arc<Services>, runtime: Arc<RuntimeEnv>) -> SessionStateBuilder {
-    let builder = SessionStateBuilder::new().with_optimizer_rules(join_order::rules());
+    let builder = SessionStateBuilder::new();
     functions::with_functions(builder).with_config(session_config(services)).with_runtime_env(runtime)
 }
 

@@ -2,16 +2,10 @@
 
 use crate::statement::{TableDef, TableFormat};
 use arrow::datatypes::{Schema, SchemaRef};
-use async_trait::async_trait;
-use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
-use datafusion::common::{Result as DfResult, Statistics};
-use datafusion::datasource::TableType;
+use datafusion::catalog::TableProvider;
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +37,7 @@ pub(super) async fn infer_schema(state: &SessionState, table: &TableDef) -> Resu
 }
 
 /// The table over the files as they are when it is scanned.
-pub(super) async fn open(
+pub(super) fn open(
     state: &SessionState,
     table: &TableDef,
     schema: SchemaRef,
@@ -52,62 +46,7 @@ pub(super) async fn open(
         .with_listing_options(listing_options(state, table)?)
         .with_schema(schema);
     let listing = ListingTable::try_new(config).map_err(from_datafusion)?;
-    let listing = listing.with_cache(state.runtime_env().cache_manager.get_file_statistic_cache());
-    // Only Parquet files say how many rows they hold.
-    let statistics = match table.format {
-        TableFormat::Parquet => listing.list_files_for_scan(state, &[], None).await.ok(),
-        _ => None,
-    };
-    Ok(Arc::new(Files { listing, statistics: statistics.map(|files| files.statistics) }))
-}
-
-/// A table over files that knows its size before it is scanned: the order of joins depends on it.
-#[derive(Debug)]
-struct Files {
-    listing: ListingTable,
-    statistics: Option<Statistics>,
-}
-
-#[async_trait]
-impl TableProvider for Files {
-    fn schema(&self) -> SchemaRef {
-        self.listing.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        self.listing.table_type()
-    }
-
-    fn statistics(&self) -> Option<Statistics> {
-        self.statistics.clone()
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        self.listing.scan(state, projection, filters, limit).await
-    }
-
-    async fn scan_with_args<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> DfResult<ScanResult> {
-        self.listing.scan_with_args(state, args).await
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        self.listing.supports_filters_pushdown(filters)
-    }
-
-    async fn insert_into(
-        &self,
-        state: &dyn Session,
-        input: Arc<dyn ExecutionPlan>,
-        insert: InsertOp,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        self.listing.insert_into(state, input, insert).await
-    }
+    Ok(Arc::new(listing.with_cache(state.runtime_env().cache_manager.get_file_statistic_cache())))
 }
 
 fn without_partitions(schema: &Schema, partitions: &Schema) -> SchemaRef {

@@ -234,10 +234,10 @@ impl Catalog {
                 let location = store::location(&table.location)?;
                 self.inner.lake.open(&location).await.map_err(place)
             }
-            (_, Some(schema)) => files::open(&self.inner.base, table, schema.clone()).await.map_err(place),
+            (_, Some(schema)) => files::open(&self.inner.base, table, schema.clone()).map_err(place),
             (_, None) => {
                 let schema = files::infer_schema(&self.inner.base, table).await.map_err(place)?;
-                files::open(&self.inner.base, table, schema).await.map_err(place)
+                files::open(&self.inner.base, table, schema).map_err(place)
             }
         }
     }
