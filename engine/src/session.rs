@@ -70,8 +70,6 @@ pub fn session_config(services: &Arc<Services>) -> SessionConfig {
         .with_extension(services.clone());
     // A subquery that runs beside the plan cannot be cut into stages; as a join it can.
     config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    // As in Spark, DuckDB and Trino: 0.1 is a tenth, and a price of twenty digits keeps all of them.
-    config.options_mut().sql_parser.parse_float_as_decimal = true;
     config
 }
 
