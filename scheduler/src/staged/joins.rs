@@ -122,7 +122,9 @@ mod tests {
     use datafusion::prelude::{SessionConfig, SessionContext};
 
     async fn planned(sql: &str) -> Arc<dyn ExecutionPlan> {
-        let config = plan_settings(SessionConfig::new().with_target_partitions(2));
+        let mut config = plan_settings(SessionConfig::new().with_target_partitions(2));
+        // As for an input that memory can hold.
+        config.options_mut().optimizer.prefer_hash_join = true;
         let state = SessionStateBuilder::new().with_default_features().with_config(config);
         let context = SessionContext::new_with_state(with_planner_rules(state).build());
         for table in ["small", "other"] {
