@@ -19,8 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemill_core::{Result, Written};
 
-use crate::TableOptions;
-
 /// A data file of a snapshot. Its number means nothing outside of that snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LakeFile {
@@ -70,11 +68,6 @@ pub enum Alter {
     SetNullable {
         column: String,
         nullable: bool,
-    },
-    /// Takes another schema, partitioning and properties; all files must be removed by the same change.
-    Replace {
-        schema: SchemaRef,
-        options: TableOptions,
     },
 }
 

@@ -3,14 +3,13 @@
 //! Both are changed as the JSON that the log has, so that what we do not know of them stays as it is.
 
 use super::features;
-use super::lake::check_partitioning;
 use super::schema;
 use arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::{Action, EagerSnapshot, StructType};
 use serde_json::{Value, json};
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{Alter, Change, TableOptions};
+use tidemill_engine::{Alter, Change};
 
 const CONSTRAINT: &str = "delta.constraints.";
 
@@ -130,7 +129,6 @@ impl Definition {
                 field["nullable"] = json!(nullable);
                 self.set_schema(&schema)
             }
-            Alter::Replace { schema, options } => self.replace(schema, options),
         }
     }
 
@@ -158,28 +156,6 @@ impl Definition {
             fields.push(field);
         }
         self.set_schema(&schema)
-    }
-
-    /// Keeps the table's identity, so that its history goes on.
-    fn replace(&mut self, columns: &Schema, options: &TableOptions) -> Result<()> {
-        let lake = schema::lake_schema(columns)?;
-        check_partitioning(&lake, &options.partition_by)?;
-        let fields = kernel_fields(columns)?;
-        self.set_schema(&json!({"type": "struct", "fields": fields}))?;
-        self.metadata["partitionColumns"] = json!(options.partition_by);
-        self.metadata["description"] = json!(options.comment);
-        self.configuration().clear();
-        for (key, value) in &options.properties {
-            if let Some(name) = key.strip_prefix(CONSTRAINT) {
-                self.apply(&Alter::AddConstraint { name: name.to_owned(), expression: value.clone() })?;
-            } else {
-                self.apply(&Alter::SetProperties([(key.clone(), value.clone())].into()))?;
-            }
-        }
-        if !features::generated_columns(columns).is_empty() {
-            self.demand("generatedColumns", 4);
-        }
-        Ok(())
     }
 
     fn schema(&self) -> Result<Value> {

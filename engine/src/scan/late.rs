@@ -3,7 +3,7 @@
 use super::encoded::Encoded;
 use super::filters::EarlyFilters;
 use super::store::Column;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{BatchCoalescer, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DfResult;
@@ -39,38 +39,31 @@ impl LateRows {
         let encoded: Vec<&Encoded> = self.columns.iter().map(|column| &column[segment]).collect();
         let rows = encoded.first().map_or(0, |column| column.rows());
         let mut decoded: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
-        let column = |place: usize| match encoded.get(place) {
-            Some(column) => column.decode(),
-            None => self.values[place - encoded.len()].to_array_of_size(rows),
+        let column = |place: usize, at: Option<&UInt32Array>| match (encoded.get(place), at) {
+            (Some(column), Some(places)) => column.decode_at(places),
+            (Some(column), None) => column.decode(),
+            (None, _) => self.values[place - encoded.len()].to_array_of_size(at.map_or(rows, |at| at.len())),
         };
-        let left = self.filters.left(rows, |place, at| match (at, &decoded[place], encoded.get(place)) {
-            (Some(places), None, Some(encoded)) => encoded.decode_at(places),
-            (Some(places), None, None) => self.values[place - encoded.len()].to_array_of_size(places.len()),
-            (Some(places), Some(array), _) => Ok(take(array, places, None)?),
-            (None, Some(array), _) => Ok(array.clone()),
-            (None, None, _) => {
-                let array = column(place)?;
+        let left = self.filters.left(rows, |place, at| match (&decoded[place], at) {
+            (Some(array), Some(places)) => Ok(take(array, places, None)?),
+            (Some(array), None) => Ok(array.clone()),
+            (None, Some(_)) => column(place, at),
+            (None, None) => {
+                let array = column(place, None)?;
                 decoded[place] = Some(array.clone());
                 Ok(array)
             }
         })?;
-        let Some(places) = left else {
-            let all = decoded.into_iter().enumerate();
-            let all = all.map(|(place, array)| array.map_or_else(|| column(place), Ok));
-            let all = all.collect::<DfResult<Vec<_>>>()?;
-            return Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), all)?)?);
-        };
-        if places.is_empty() {
+        if left.as_ref().is_some_and(|places| places.is_empty()) {
             return Ok(());
         }
-        let chosen =
-            decoded.into_iter().enumerate().map(|(place, array)| match (array, encoded.get(place)) {
-                (Some(array), _) => Ok(take(&array, &places, None)?),
-                (None, Some(encoded)) => encoded.decode_at(&places),
-                (None, None) => self.values[place - encoded.len()].to_array_of_size(places.len()),
-            });
-        let chosen = chosen.collect::<DfResult<Vec<_>>>()?;
-        Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), chosen)?)?)
+        let columns = decoded.into_iter().enumerate().map(|(place, array)| match (array, &left) {
+            (Some(array), Some(places)) => Ok(take(&array, places, None)?),
+            (Some(array), None) => Ok(array),
+            (None, at) => column(place, at.as_ref()),
+        });
+        let columns = columns.collect::<DfResult<Vec<_>>>()?;
+        Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), columns)?)?)
     }
 }
 
