@@ -24,7 +24,8 @@ pub async fn plan_query(state: &SessionState, mut query: Box<Query>) -> Result<L
 }
 
 /// The session in which rows of constants keep all their digits. In other queries a number with a point is a
-/// DOUBLE: DataFusion's division of decimals would give it four digits only.
+/// DOUBLE: were it a DECIMAL, DataFusion would compare a DOUBLE with it as DECIMAL(30, 15), which holds no 1e15 and
+/// no 1e-16, and make such a DECIMAL of `coalesce(double, 0.0)`.
 fn as_they_are_written(state: &SessionState, query: &Query) -> Option<SessionState> {
     let SetExpr::Values(values) = query.body.as_ref() else { return None };
     if values.rows.iter().any(|row| row.iter().any(is_power)) {
@@ -35,7 +36,7 @@ fn as_they_are_written(state: &SessionState, query: &Query) -> Option<SessionSta
     Some(exact)
 }
 
-/// `1e300` is no decimal.
+/// `1e300` is no decimal, and DataFusion would make one of negative scale of `1e9`.
 fn is_power(expr: &Expr) -> bool {
     match expr {
         Expr::Value(value) => matches!(&value.value, Value::Number(text, _) if text.contains(['e', 'E'])),

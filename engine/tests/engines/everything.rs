@@ -96,6 +96,9 @@ const QUERIES: &[&str] = &[
     "SELECT customer, count(*) AS n FROM orders GROUP BY customer ORDER BY n DESC, customer LIMIT 5",
     // Spark's.
     "SELECT bit_count(id), hex(id) FROM orders WHERE id < 20",
+    // Ours.
+    "SELECT customer, CAST(sum(amount) AS DECIMAL(17, 2)) / count(*) AS mean FROM orders GROUP BY customer",
+    "SELECT q * q FROM (SELECT CAST(amount AS DECIMAL(17, 2)) / CAST(id + 1 AS DECIMAL(17, 2)) AS q FROM orders)",
 ];
 
 async fn tables(cluster: &Cluster, folder: &Path) {

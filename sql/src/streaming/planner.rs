@@ -188,9 +188,9 @@ fn session(base: &SessionState, buckets: u32) -> SessionState {
     options.optimizer.enable_round_robin_repartition = false;
     options.optimizer.repartition_aggregations = true;
     options.optimizer.enable_dynamic_filter_pushdown = false;
-    // It makes two aggregations of one: `count(DISTINCT x)` has an accumulator of its own.
-    let rules =
-        base.optimizers().iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    // `count(DISTINCT x)` stays, as its state is kept; the first of these rules makes two aggregations of it.
+    let changes = ["single_distinct_aggregation_to_group_by", "grouped_sets"];
+    let rules = base.optimizers().iter().filter(|rule| !changes.contains(&rule.name()));
     SessionStateBuilder::new_from_existing(base.clone())
         .with_config(config)
         .with_optimizer_rules(rules.cloned().collect())

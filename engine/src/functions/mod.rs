@@ -1,14 +1,22 @@
-//! The functions that every node has: DataFusion's, and those of Spark's that DataFusion has no function of the
-//! same name for.
+//! The functions that every node has: DataFusion's, ours, and those of Spark's that DataFusion has no function of
+//! the same name for.
 //!
 //! Functions travel by name, and a query means the same in every session, so a function of Spark's never takes
 //! the place of one of DataFusion's.
 
+mod count_distinct;
+mod decimals;
+mod utc_trunc;
+
 use crate::zorder::zorder;
+use count_distinct::{GroupedSets, count_distinct};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use decimals::ExactNumbers;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
+use utc_trunc::{TruncateInUtc, utc_trunc};
 
 /// Spark's functions by kind, without those whose names are taken.
 struct Spark {
@@ -57,12 +65,17 @@ fn free<F>(
     functions.into_iter().filter(is_free).collect()
 }
 
-/// Adds all functions to a session.
+/// Adds all functions to a session, the planner of operators that are functions of ours, and the rules that put
+/// ours in the place of others. DataFusion's planners come behind ours, its rules too: one of them would take
+/// `count(DISTINCT …)` apart.
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
-    let scalar = SPARK.scalar.iter().cloned().chain([zorder()]).collect();
+    let ours = decimals::functions().into_iter().chain([zorder(), utc_trunc()]);
+    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
     builder
-        .with_scalar_functions(scalar)
-        .with_aggregate_functions(SPARK.aggregate.clone())
+        .with_expr_planners(vec![Arc::new(ExactNumbers::default())])
+        .with_optimizer_rules(rules.into_iter().chain(Optimizer::new().rules).collect())
+        .with_scalar_functions(SPARK.scalar.iter().cloned().chain(ours).collect())
+        .with_aggregate_functions(SPARK.aggregate.iter().cloned().chain([count_distinct()]).collect())
         .with_window_functions(SPARK.window.clone())
         .with_default_features()
 }
@@ -112,7 +125,7 @@ mod tests {
     /// The book lists them all.
     #[test]
     fn the_book_lists_sparks_functions() {
-        let book = include_str!("../../docs/sql.md");
+        let book = include_str!("../../../docs/sql.md");
         let missing: Vec<&str> =
             spark_functions().into_iter().filter(|name| !book.contains(&format!("`{name}`"))).collect();
         assert!(missing.is_empty(), "docs/sql.md does not name {missing:?}");
