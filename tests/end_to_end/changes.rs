@@ -76,6 +76,12 @@ const STEPS: &[(&str, &str, &str)] = &[
         "SELECT count(*) FROM t",
         "2",
     ),
+    (
+        "MERGE WITH SCHEMA EVOLUTION INTO t USING (SELECT 2 AS n, 'red' AS colour UNION ALL SELECT 3, 'blue') AS s \
+         ON t.n = s.n WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+        "SELECT n, word, colour FROM t ORDER BY n",
+        "1,one,;2,two,red;3,,blue",
+    ),
     ("TRUNCATE TABLE t", "SELECT count(*) FROM t", "0"),
 ];
 
@@ -101,6 +107,41 @@ fn every_change_in_one_process() {
         sql(folder.path(), statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
         assert_eq!(sql(folder.path(), look).unwrap(), *expected, "{statement}");
     }
+}
+
+#[test]
+fn the_history_calls_statements_as_spark_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let statements = "CREATE TABLE t AS SELECT 1 AS n; INSERT INTO t VALUES (2); \
+                      CREATE VIEW v AS SELECT n + 10 AS n FROM t; INSERT INTO t SELECT n FROM v; \
+                      INSERT OVERWRITE t SELECT n FROM t; DESCRIBE HISTORY t";
+    let output = Command::new(BINARY)
+        .current_dir(folder.path())
+        .env_remove("TIDEMILL_SERVER")
+        .args(["sql", "--format", "json", "-c", statements])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let commits: Vec<serde_json::Value> = text.lines().flat_map(serde_json::from_str).collect();
+    let told: Vec<_> = commits
+        .iter()
+        .filter(|commit| commit["operation"].is_string())
+        .map(|commit| {
+            let mode = commit["operationParameters"]["mode"].as_str().unwrap_or_default();
+            (commit["operation"].as_str().unwrap(), mode, commit["isBlindAppend"].as_bool())
+        })
+        .collect();
+    assert_eq!(
+        told[..4],
+        [
+            ("WRITE", "Overwrite", Some(false)),
+            ("WRITE", "Append", Some(false)),
+            ("WRITE", "Append", Some(true)),
+            ("CREATE TABLE AS SELECT", "", Some(true)),
+        ]
+    );
+    assert_eq!(commits.last().unwrap()["operation"], "CREATE TABLE");
 }
 
 #[test]

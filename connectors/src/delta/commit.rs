@@ -15,14 +15,16 @@
 use super::error::from_delta;
 use super::features;
 use super::rules;
-use super::sink::Added;
+use super::sink::{Added, Label};
 use super::table::{Loaded, Table};
 use super::written;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake_core::kernel::{Action, Transaction};
-use deltalake_core::protocol::{DeltaOperation, OutputMode};
+use deltalake_core::kernel::{Action, CommitInfo, Transaction};
+use deltalake_core::protocol::{DeltaOperation, OutputMode, SaveMode};
+use serde_json::Value;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Commit, Error, Result, Written};
@@ -31,18 +33,41 @@ use tidemill_core::{Code, Commit, Error, Result, Written};
 /// hook, which holds up the commit.
 const CHECKPOINT_EVERY: u64 = 10;
 
+/// What Spark calls an append, and an overwrite.
+const WRITE: &str = "WRITE";
+
 /// Tries before a commit is given up for now; with the waits below about ten seconds.
 const TRIES: usize = 20;
 
-pub(super) async fn commit(table: &Arc<Table>, job: &str, run: u64, written: &[Written]) -> Result<Commit> {
+/// Rows of a statement, in the words of the table's history; without them, an epoch of a stream.
+#[derive(Debug)]
+struct Told<'a> {
+    label: &'a Label,
+    rows: u64,
+    bytes: u64,
+}
+
+/// `label` is what the entry says of itself; without one it is an epoch of a stream.
+pub(super) async fn commit(
+    table: &Arc<Table>,
+    job: &str,
+    run: u64,
+    written: &[Written],
+    label: Option<&Label>,
+) -> Result<Commit> {
     let added = written
         .iter()
         .map(|written| Ok(serde_json::from_value(written.descriptor.clone())?))
         .collect::<Result<Vec<Added>>>()?;
+    let told = label.map(|label| Told {
+        label,
+        rows: written.iter().map(|written| written.rows).sum(),
+        bytes: written.iter().map(|written| written.bytes).sum(),
+    });
     let version = i64::try_from(run).map_err(|_| Error::internal(format!("run {run} is too large")))?;
     let mut waits = waits();
     loop {
-        let error = match attempt(table, job, version, &added).await {
+        let error = match attempt(table, job, version, &added, told.as_ref()).await {
             Ok(commit) => return Ok(commit),
             Err(error) => error,
         };
@@ -64,27 +89,44 @@ pub(super) async fn commit(table: &Arc<Table>, job: &str, run: u64, written: &[W
     }
 }
 
-async fn attempt(table: &Arc<Table>, job: &str, run: i64, added: &[Added]) -> Result<Commit> {
+async fn attempt(
+    table: &Arc<Table>,
+    job: &str,
+    run: i64,
+    added: &[Added],
+    told: Option<&Told<'_>>,
+) -> Result<Commit> {
     let loaded = table.demand().await?;
     if loaded.transaction(table, job).await?.is_some_and(|newest| newest >= run) {
         return Ok(Commit::AlreadyCommitted);
     }
     check(&loaded, added)?;
-    let actions = added.iter().map(|added| Action::Add(added.add.clone())).collect();
+    let mut actions: Vec<Action> = Vec::with_capacity(added.len() + 1);
+    actions.extend(told.map(|told| Action::CommitInfo(told.info(&loaded, added.len()))));
+    actions.extend(added.iter().map(|added| Action::Add(added.add.clone())));
     let properties = CommitProperties::default()
         .with_application_transaction(Transaction::new_with_last_update(
             job,
             run,
             Some(chrono::Utc::now().timestamp_millis()),
         ))
-        .with_metadata([("isBlindAppend".to_owned(), true.into())])
         .with_max_retries(0)
         .with_create_checkpoint(false)
         .with_cleanup_expired_logs(Some(false));
-    let operation = DeltaOperation::StreamingUpdate {
-        output_mode: OutputMode::Append,
-        query_id: job.to_owned(),
-        epoch_id: run,
+    let (operation, properties) = match told {
+        // Only looked at for tables that take appends alone: the entry says itself what it is.
+        Some(_) => (
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
+            properties,
+        ),
+        None => (
+            DeltaOperation::StreamingUpdate {
+                output_mode: OutputMode::Append,
+                query_id: job.to_owned(),
+                epoch_id: run,
+            },
+            properties.with_metadata([("isBlindAppend".to_owned(), true.into())]),
+        ),
     };
     let snapshot: &dyn TableReference = loaded.state();
     let done = CommitBuilder::from(properties)
@@ -94,6 +136,33 @@ async fn attempt(table: &Arc<Table>, job: &str, run: i64, added: &[Added]) -> Re
         .map_err(|error| from_delta(error, &table.url))?;
     landed(table, loaded.after(done.snapshot, job, run), done.version);
     Ok(Commit::Committed { version: done.version })
+}
+
+impl Told<'_> {
+    fn info(&self, loaded: &Loaded, files: usize) -> CommitInfo {
+        let partition_by = Value::from(loaded.partition_columns()).to_string();
+        let mut parameters = HashMap::from([("partitionBy".to_owned(), Value::from(partition_by))]);
+        if self.label.operation == WRITE {
+            parameters.insert("mode".to_owned(), Value::from("Append"));
+        }
+        // Spark has numbers as text here.
+        let metrics = [
+            ("numFiles", files.to_string()),
+            ("numOutputRows", self.rows.to_string()),
+            ("numOutputBytes", self.bytes.to_string()),
+        ];
+        let metrics: Value = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        CommitInfo {
+            timestamp: Some(chrono::Utc::now().timestamp_millis()),
+            operation: Some(self.label.operation.clone()),
+            operation_parameters: Some(parameters),
+            read_version: Some(loaded.version()),
+            is_blind_append: Some(self.label.is_blind),
+            engine_info: Some(format!("Tidemill/{}", env!("CARGO_PKG_VERSION"))),
+            info: HashMap::from([("operationMetrics".to_owned(), metrics)]),
+            ..CommitInfo::default()
+        }
+    }
 }
 
 /// How long to wait before each further try.

@@ -1,7 +1,7 @@
 //! The care of a table, as its readers see it.
 
 use super::DeltaLake;
-use super::tests::{batch, folder, fresh, number, rows_by_delta_rs, write};
+use super::tests::{batch, folder, fresh, number, rows_by_delta_rs, spec, write};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::collections::BTreeMap;
@@ -86,6 +86,21 @@ async fn history_and_detail_tell_what_happened() {
     assert_eq!(long(&detail, "sizeInBytes"), i64::try_from(bytes).unwrap());
     assert_eq!(texts(&detail, "format"), ["delta"]);
     assert!(column(&detail, "createdAt").is_valid(0) && column(&detail, "lastModified").is_valid(0));
+
+    // Rows of a statement are no epoch.
+    let options = [("operation", "WRITE"), ("blind_append", "false")];
+    let sink = crate::delta::sink(&spec(&url, &options), &Config::default()).unwrap();
+    let written = write(&sink, "job", 1, batch(40..47, 1)).await;
+    sink.commit("job", 1, &written).await.unwrap();
+    sink.commit("job", 1, &written).await.unwrap();
+    let last = lake().history(&url, Some(1)).await.unwrap();
+    assert_eq!(long(&last, "version"), 4);
+    assert_eq!(texts(&last, "operation"), ["WRITE"]);
+    let parameters = map(&last, "operationParameters", 0);
+    assert_eq!((parameters["mode"].as_str(), parameters["partitionBy"].as_str()), ("Append", "[]"));
+    assert_eq!(map(&last, "operationMetrics", 0)["numOutputRows"], "7");
+    assert!(!column(&last, "isBlindAppend").as_boolean().value(0));
+    assert_eq!(rows_by_delta_rs(&url).await, (37, 4));
 
     let nowhere = Url::from_file_path(dir.path().join("none")).unwrap();
     assert_eq!(lake().history(&nowhere, None).await.unwrap_err().code, Code::NotFound);

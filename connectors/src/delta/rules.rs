@@ -104,6 +104,11 @@ impl Rules {
         Ok(Self { schema: schema.clone(), open, checks, generated })
     }
 
+    /// The columns of the rows that [`apply`](Self::apply) gives.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// What rows that come are compared with.
     pub(super) fn accepted(&self) -> &Schema {
         &self.open

@@ -2,7 +2,7 @@
 
 use super::lake::create;
 use super::rules::Rules;
-use super::table::Table;
+use super::table::{Loaded, Table};
 use super::writer::TaskWriter;
 use super::{commit, features, schema};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -31,6 +31,24 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: Some("134217728"),
         doc: "size at which a writer begins the next file",
     },
+    OptionSpec {
+        name: "operation",
+        required: false,
+        default: None,
+        doc: "what the table's history calls the commits, such as WRITE; by default epochs of a stream",
+    },
+    OptionSpec {
+        name: "blind_append",
+        required: false,
+        default: Some("true"),
+        doc: "with `operation`: whether the rows were made without a look at the table",
+    },
+    OptionSpec {
+        name: "add_columns",
+        required: false,
+        default: None,
+        doc: "columns beside the table's own that are written, as a schema of Arrow's in JSON; who commits adds them",
+    },
 ];
 
 /// One Delta table; the target is its location.
@@ -39,6 +57,17 @@ pub struct DeltaSink {
     table: Arc<Table>,
     partition_by: Option<Vec<String>>,
     target_file_size: NonZeroU64,
+    /// Columns that the commit adds to the table.
+    add_columns: Option<Schema>,
+    /// `None`: the rows are a stream's.
+    label: Option<Label>,
+}
+
+/// What a commit says of itself in the table's history.
+#[derive(Debug)]
+pub(super) struct Label {
+    pub(super) operation: String,
+    pub(super) is_blind: bool,
 }
 
 /// The sink of `spec`. Connects only when it is used.
@@ -57,7 +86,21 @@ impl DeltaSink {
         let target_file_size = options.parse("target_file_size_bytes", expected)?.ok_or_else(|| {
             Error::new(Code::BadOption, "`target_file_size_bytes` has no value").hint(expected)
         })?;
-        Ok(Self { table, partition_by, target_file_size })
+        let add_columns = options.get("add_columns")?.map(|text| serde_json::from_str(&text)).transpose()?;
+        let is_blind = options.parse("blind_append", "true or false")?.unwrap_or(true);
+        let label = options.get("operation")?.map(|operation| Label { operation, is_blind });
+        Ok(Self { table, partition_by, target_file_size, add_columns, label })
+    }
+
+    /// The columns of the files: the table's, and those that it gets. One that somebody else added meanwhile is
+    /// there once.
+    fn columns(&self, loaded: &Loaded) -> Result<SchemaRef> {
+        let have = loaded.schema();
+        let Some(added) = &self.add_columns else { return Ok(have) };
+        let new = schema::lake_schema(added)?;
+        let new = new.fields().iter().filter(|field| have.field_with_name(field.name()).is_err());
+        let new = new.map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
+        Ok(Arc::new(Schema::new(have.fields().iter().cloned().chain(new).collect::<Vec<_>>())))
     }
 
     async fn compare(&self, schema: &Schema) -> Result<()> {
@@ -143,7 +186,7 @@ impl Sink for DeltaSink {
     async fn writer(&self, _: &WriteScope, schema: &SchemaRef) -> Result<Box<dyn SinkWriter>> {
         // Another process may have altered the table since this one looked at it last.
         let loaded = self.table.demand().await?;
-        let have = loaded.schema();
+        let have = self.columns(&loaded)?;
         let rules = features::demand_writable(loaded.snapshot(), &have)
             .and_then(|()| Rules::of(loaded.snapshot(), &have))
             .and_then(|rules| schema::compare(schema, rules.accepted()).map(|()| rules))
@@ -162,7 +205,7 @@ impl Sink for DeltaSink {
     }
 
     async fn commit(&self, job: &str, run: u64, written: &[Written]) -> Result<Commit> {
-        commit::commit(&self.table, job, run, written)
+        commit::commit(&self.table, job, run, written, self.label.as_ref())
             .await
             .map_err(|error| error.context(format!("Delta table {}", self.table.url)))
     }

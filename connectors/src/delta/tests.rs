@@ -27,7 +27,7 @@ use tidemill_engine::object_stores::{LazyObjectStores, object_store_for};
 use tidemill_engine::{LakeFormat, TableOptions};
 use url::Url;
 
-fn spec(url: &Url, options: &[(&str, &str)]) -> SinkSpec {
+pub(super) fn spec(url: &Url, options: &[(&str, &str)]) -> SinkSpec {
     let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     SinkSpec { connector: "delta".to_owned(), target: url.to_string(), options }
 }

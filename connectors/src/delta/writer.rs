@@ -35,7 +35,7 @@ impl TaskWriter {
         rules: Rules,
         target_file_size: NonZeroU64,
     ) -> Self {
-        let schema = loaded.schema();
+        let schema = rules.schema().clone();
         let statistics = WriterStatsConfig::from_config(loaded.snapshot().table_configuration());
         let config = WriterConfig::new(
             schema.clone(),

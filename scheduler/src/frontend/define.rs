@@ -2,13 +2,14 @@
 
 use super::answers::nothing;
 use super::api::Answer;
-use super::change::fillable;
+use super::change::{fillable, other_tables};
 use super::definitions::{Definitions, IfThere, SchemaDef};
 use super::query::Runner;
 use super::session::Session;
 use super::unfilled::Unfilled;
 use arrow::datatypes::SchemaRef;
 use backon::{ExponentialBuilder, Retryable};
+use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl Definer {
     ) -> Result<Answer> {
         if create.or_replace {
             return Err(Error::new(Code::Unsupported, "CREATE OR REPLACE TABLE")
-                .hint("DROP TABLE it first, or use IF NOT EXISTS"));
+                .hint("INSERT OVERWRITE puts other rows in their place and keeps the history; for other columns, DROP TABLE first"));
         }
         let location = self.location(&create.name, create.location.as_deref())?;
         let there = self.catalog.table(&create.name).is_some() || self.lake.exists(&location).await?;
@@ -154,7 +155,7 @@ impl Definer {
         };
         let plan = insert.align(plan, &schema)?;
         let unfilled = Unfilled::new(self.clone(), insert.table);
-        match runner.write(session, sql, plan, lake_sink(&location)).await {
+        match runner.write(session, sql, plan, labelled_sink(&location, "CREATE TABLE AS SELECT")).await {
             Ok(answer) => Ok(Answer { stream: unfilled.watch(answer.stream), ..answer }),
             Err(error) => {
                 unfilled.undo().await;
@@ -171,7 +172,7 @@ impl Definer {
     ) -> Result<(SinkSpec, SchemaRef)> {
         let location = self.lake_location(name).await?;
         let table = self.lake.snapshot(&location).await?;
-        Ok((lake_sink(&location), fillable(table.as_ref(), columns)?))
+        Ok((labelled_sink(&location, "WRITE"), fillable(table.as_ref(), columns)?))
     }
 
     /// Where a table is that can be written to.
@@ -291,6 +292,23 @@ impl Definer {
 
 pub(crate) fn lake_sink(location: &Url) -> SinkSpec {
     SinkSpec { connector: LAKE_SINK.to_owned(), target: location.to_string(), options: BTreeMap::new() }
+}
+
+/// The same for the rows of a statement: the table's history calls its commit `operation`.
+fn labelled_sink(location: &Url, operation: &str) -> SinkSpec {
+    let mut sink = lake_sink(location);
+    sink.options.insert("operation".to_owned(), operation.to_owned());
+    sink
+}
+
+/// The sink of rows that `plan` makes for `table`: others must know where these depend on rows that are there.
+pub(super) fn sink_of_plan(mut sink: SinkSpec, table: &TableName, plan: &LogicalPlan) -> Result<SinkSpec> {
+    // A folder may be that of the table, and schemas are not told apart: blind is only what is so for sure.
+    let may_be_it = |name: &String| *name == table.name || name.contains('/');
+    if other_tables(plan)?.iter().any(may_be_it) {
+        sink.options.insert("blind_append".to_owned(), false.to_string());
+    }
+    Ok(sink)
 }
 
 pub(super) fn delta_table(name: TableName, location: &Url) -> TableDef {

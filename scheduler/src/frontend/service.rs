@@ -4,7 +4,7 @@ use super::answers::{count_schema, counted, nothing, text, text_schema};
 use super::api::{
     Answer, AnswerKind, Description, Frontend, Ingest, SchemaInfo, SessionId, TableFilter, TableInfo,
 };
-use super::define::Definer;
+use super::define::{Definer, sink_of_plan};
 use super::describe;
 use super::jobs::Jobs;
 use super::maintain;
@@ -59,6 +59,7 @@ impl SqlFrontend {
             return match statement {
                 Statement::Insert(insert) => {
                     let (sink, _) = self.definer.insert_target(&insert.table, &insert.columns).await?;
+                    let sink = sink_of_plan(sink, &insert.table, &plan)?;
                     self.runner.write(session, sql, plan, sink).await
                 }
                 Statement::Explain(explain) => {

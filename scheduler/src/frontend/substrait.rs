@@ -4,6 +4,7 @@
 //! from there on a logical plan as any other: optimised here, run by the engine that is chosen for it.
 
 use super::api::{Answer, AnswerKind, Description};
+use super::define::sink_of_plan;
 use super::params;
 use super::service::SqlFrontend;
 use super::session::Session;
@@ -195,6 +196,7 @@ impl SqlFrontend {
         let table = TableName::from_parts(&parts, &session.schema)?;
         let (sink, schema) = self.definer.insert_target(&table, &columns).await?;
         let plan = align(&table, &columns, plan, &schema)?;
+        let sink = sink_of_plan(sink, &table, &plan)?;
         self.runner.write(session, &format!("{title} into {table}"), plan, sink).await
     }
 

@@ -4,10 +4,41 @@ use super::rows::cast;
 use super::{FILE_NUMBER, ROW_ACTION, Target, TargetColumn, action};
 use crate::name::quote;
 use crate::statement::{Merge, MergeAction, MergeClause, MergeWhen};
+use arrow::datatypes::{Field, Schema};
 use tidemill_core::{Code, Error, Result};
 
 /// True in every row of the source, and NULL where there is none.
 const IN_SOURCE: &str = "__in_source";
+
+/// The source's columns that a MERGE adds to the table: none unless it is one WITH SCHEMA EVOLUTION; all that the
+/// table lacks where a clause says `*`, else those of them that a clause names.
+pub fn added_columns(target: &Target, merge: &Merge, source: &Schema) -> Result<Schema> {
+    let is_wanted = |name: &str| {
+        merge.clauses.iter().any(|clause| match &clause.action {
+            MergeAction::Delete => false,
+            MergeAction::UpdateAll | MergeAction::InsertAll => true,
+            MergeAction::Update(list) | MergeAction::Insert(list) => {
+                list.iter().any(|(column, _)| column == name)
+            }
+        })
+    };
+    let mut added = Vec::new();
+    for field in source.fields().iter().filter(|field| merge.evolve && is_wanted(field.name())) {
+        let name = field.name();
+        match target.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)) {
+            Some(column) if column.name == *name => {}
+            // Delta does not tell such names apart.
+            Some(TargetColumn { name: known, .. }) => {
+                let message =
+                    format!("`{name}` of the source and `{known}` of the table differ in case only");
+                return Err(Error::new(Code::InvalidStatement, message)
+                    .hint(format!("name it {} in the source, with AS", quote(known))));
+            }
+            None => added.push(Field::new(name, field.data_type().clone(), true)),
+        }
+    }
+    Ok(Schema::new(added))
+}
 
 /// The queries of one MERGE.
 #[derive(Debug)]
@@ -76,7 +107,7 @@ impl<'a> MergeQueries<'a> {
         let outside = format!("WHEN {} IS NULL THEN {}", self.in_target(), cast(action::NOTHING));
         Ok(format!(
             "SELECT {} FROM {} {join} JOIN {} ON {}",
-            self.columns(&clauses, |column| self.target.column(&column.name), &outside)?,
+            self.columns(&clauses, |column| self.old(column), &outside)?,
             self.target.table(),
             self.source_table(),
             self.merge.on,
@@ -107,6 +138,14 @@ impl<'a> MergeQueries<'a> {
 
     fn in_target(&self) -> String {
         self.target.column(FILE_NUMBER)
+    }
+
+    /// The column as it is in the table.
+    fn old(&self, column: &TargetColumn) -> String {
+        match column.added {
+            true => "NULL".to_owned(),
+            false => self.target.column(&column.name),
+        }
     }
 
     /// The list of a SELECT: every column, and what happens to the row.

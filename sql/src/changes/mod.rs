@@ -14,7 +14,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use merge::MergeQueries;
+pub use merge::{MergeQueries, added_columns};
 pub use rows::{deleted, replaced, touched, updated};
 pub use target::{Target, TargetColumn, is_target, with_rows, with_target};
 

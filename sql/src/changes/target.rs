@@ -32,6 +32,8 @@ pub struct TargetColumn {
     pub data_type: DataType,
     /// Computed by the writer, from the other columns.
     pub generated: bool,
+    /// Not in the table yet: the change adds it.
+    pub added: bool,
 }
 
 impl Target {
@@ -45,8 +47,19 @@ impl Target {
             name: field.name().clone(),
             data_type: field.data_type().clone(),
             generated: generated.contains_key(field.name()),
+            added: false,
         };
         Self { alias: alias.to_owned(), columns: schema.fields().iter().map(column).collect() }
+    }
+
+    /// Columns that the change adds to the table: it writes them, and no row that is there has them.
+    pub fn add(&mut self, columns: &Schema) {
+        self.columns.extend(columns.fields().iter().map(|field| TargetColumn {
+            name: field.name().clone(),
+            data_type: field.data_type().clone(),
+            generated: false,
+            added: true,
+        }));
     }
 
     /// `alias."column"`.

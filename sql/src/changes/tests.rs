@@ -109,3 +109,47 @@ async fn what_a_merge_makes_of_rows() {
     let (_, merged) = merge("WHEN NOT MATCHED THEN INSERT *").await;
     assert_eq!(merged, "4 D 2");
 }
+
+#[tokio::test]
+async fn what_a_merge_adds_to_the_table() {
+    let (context, mut target) = context().await;
+    let source = "(VALUES (2, 'B', 'red'), (4, 'D', 'blue')) AS v(id, name, colour)";
+    let source = context.sql(&format!("SELECT * FROM {source}")).await.unwrap();
+    let columns = source.schema().as_arrow().clone();
+    context.register_table("s2", source.into_view()).unwrap();
+    let merge = |with: &str, clauses: &str| {
+        let text = format!("MERGE {with} INTO t USING s2 AS s ON t.id = s.id {clauses}");
+        let Statement::Change(change) = parse(&text, "public").unwrap() else { panic!("{text}") };
+        let TableChange::Merge(mut merge) = *change else { panic!("{text}") };
+        merge.source = "s2".to_owned();
+        merge
+    };
+    let both = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
+    let names = |schema: &arrow::datatypes::Schema| -> Vec<String> {
+        schema.fields().iter().map(|field| field.name().clone()).collect()
+    };
+    let evolving = merge("WITH SCHEMA EVOLUTION", both);
+    let added = added_columns(&target, &evolving, &columns).unwrap();
+    assert_eq!(names(&added), ["colour"]);
+    assert!(added.field(0).is_nullable());
+    assert!(names(&added_columns(&target, &merge("", both), &columns).unwrap()).is_empty());
+    let named =
+        "WHEN MATCHED THEN UPDATE SET colour = s.colour WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)";
+    let named = merge("WITH SCHEMA EVOLUTION", named);
+    assert_eq!(names(&added_columns(&target, &named, &columns).unwrap()), ["colour"]);
+    let silent = merge("WITH SCHEMA EVOLUTION", "WHEN MATCHED THEN DELETE");
+    assert!(names(&added_columns(&target, &silent, &columns).unwrap()).is_empty());
+
+    target.add(&added);
+    let queries = MergeQueries::new(&target, &evolving, names(&columns));
+    assert_eq!(
+        rows(&context, &queries.merged().unwrap()).await,
+        "1 a  0; 2 B red 1; 3 c  0; 4 D blue 2; n  0"
+    );
+    let queries = MergeQueries::new(&target, &named, names(&columns));
+    assert_eq!(rows(&context, &queries.merged().unwrap()).await, "1 a  0; 2 b red 1; 3 c  0; 4   2; n  0");
+
+    target.columns[1].name = "Name".to_owned();
+    let error = added_columns(&target, &evolving, &columns).unwrap_err();
+    assert!(error.message.contains("`name`") && error.message.contains("`Name`"), "{error}");
+}

@@ -38,62 +38,75 @@ pub enum AlterAction {
 pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<AlterTable> {
     cursor.expect(&["TABLE"])?;
     let table = cursor.table_name(default_schema)?;
-    let action = match cursor.one_of(&["ADD", "DROP", "SET", "UNSET", "ALTER", "RENAME"])? {
-        "ADD" => match cursor.take(&["CONSTRAINT"]) {
-            true => {
-                let name = cursor.ident()?;
-                cursor.expect(&["CHECK"])?;
-                cursor.expect_token(&Token::LParen)?;
-                let condition = stored(cursor.expr()?);
-                cursor.expect_token(&Token::RParen)?;
-                AlterAction::AddConstraint { name, condition }
-            }
-            false => {
-                cursor.one_of(&["COLUMN", "COLUMNS"])?;
-                AlterAction::AddColumns(Arc::new(column_schema(columns(cursor)?)?))
-            }
-        },
-        "DROP" => {
-            if cursor.one_of(&["CONSTRAINT", "COLUMN", "COLUMNS"])? != "CONSTRAINT" {
-                return Err(Error::new(Code::Unsupported, "DROP COLUMN needs column mapping")
-                    .hint("CREATE OR REPLACE TABLE t AS SELECT the columns to keep FROM t"));
-            }
-            let if_exists = cursor.take(&["IF", "EXISTS"]);
-            AlterAction::DropConstraint { name: cursor.ident()?, if_exists }
-        }
-        "SET" => {
-            cursor.expect(&["TBLPROPERTIES"])?;
-            AlterAction::SetProperties(cursor.options()?)
-        }
-        "UNSET" => {
-            cursor.expect(&["TBLPROPERTIES"])?;
-            let if_exists = cursor.take(&["IF", "EXISTS"]);
-            AlterAction::UnsetProperties { keys: cursor.list(Cursor::string)?, if_exists }
-        }
-        "RENAME" => {
-            return Err(Error::new(Code::Unsupported, "ALTER TABLE … RENAME")
-                .hint("CREATE TABLE another AS SELECT …, or a view with the new names"));
-        }
-        _ => {
-            cursor.expect(&["COLUMN"])?;
-            let column = cursor.ident()?;
-            match cursor.one_of(&["SET", "DROP", "TYPE"])? {
-                "TYPE" => {
-                    return Err(Error::new(Code::Unsupported, "ALTER COLUMN … TYPE needs type widening")
-                        .hint("CREATE OR REPLACE TABLE t AS SELECT CAST(column AS …), … FROM t"));
+    let action =
+        match cursor.one_of(&["ADD", "DROP", "SET", "UNSET", "ALTER", "RENAME", "CHANGE", "REPLACE"])? {
+            "ADD" => match cursor.take(&["CONSTRAINT"]) {
+                true => {
+                    let name = cursor.ident()?;
+                    cursor.expect(&["CHECK"])?;
+                    cursor.expect_token(&Token::LParen)?;
+                    let condition = stored(cursor.expr()?);
+                    cursor.expect_token(&Token::RParen)?;
+                    AlterAction::AddConstraint { name, condition }
                 }
-                "SET" => {
-                    cursor.expect(&["NOT", "NULL"])?;
-                    AlterAction::SetNotNull(column)
+                false => {
+                    cursor.one_of(&["COLUMN", "COLUMNS"])?;
+                    AlterAction::AddColumns(Arc::new(column_schema(columns(cursor)?)?))
                 }
-                _ => {
-                    cursor.expect(&["NOT", "NULL"])?;
-                    AlterAction::DropNotNull(column)
+            },
+            "DROP" => {
+                if cursor.one_of(&["CONSTRAINT", "COLUMN", "COLUMNS"])? != "CONSTRAINT" {
+                    return Err(Error::new(Code::Unsupported, "DROP COLUMN needs column mapping")
+                        .hint("CREATE TABLE another AS SELECT the columns to keep, or a view of them"));
+                }
+                let if_exists = cursor.take(&["IF", "EXISTS"]);
+                AlterAction::DropConstraint { name: cursor.ident()?, if_exists }
+            }
+            "SET" => {
+                cursor.expect(&["TBLPROPERTIES"])?;
+                AlterAction::SetProperties(cursor.options()?)
+            }
+            "UNSET" => {
+                cursor.expect(&["TBLPROPERTIES"])?;
+                let if_exists = cursor.take(&["IF", "EXISTS"]);
+                AlterAction::UnsetProperties { keys: cursor.list(Cursor::string)?, if_exists }
+            }
+            "RENAME" => {
+                return Err(Error::new(Code::Unsupported, "ALTER TABLE … RENAME")
+                    .hint("CREATE TABLE another AS SELECT …, or a view with the new names"));
+            }
+            "CHANGE" => {
+                return Err(Error::new(Code::Unsupported, "ALTER TABLE … CHANGE COLUMN")
+                    .hint("ALTER COLUMN name {SET | DROP} NOT NULL, or COMMENT ON COLUMN t.name IS '…'"));
+            }
+            "REPLACE" => {
+                return Err(Error::new(Code::Unsupported, "ALTER TABLE … REPLACE COLUMNS")
+                    .hint("CREATE TABLE another AS SELECT the columns to keep, or a view of them"));
+            }
+            _ => {
+                cursor.expect(&["COLUMN"])?;
+                let column = cursor.ident()?;
+                match cursor.one_of(&["SET", "DROP", "TYPE"])? {
+                    "TYPE" => return Err(retyped(&column)),
+                    "SET" if cursor.take(&["DATA", "TYPE"]) => return Err(retyped(&column)),
+                    "SET" => {
+                        cursor.expect(&["NOT", "NULL"])?;
+                        AlterAction::SetNotNull(column)
+                    }
+                    _ => {
+                        cursor.expect(&["NOT", "NULL"])?;
+                        AlterAction::DropNotNull(column)
+                    }
                 }
             }
-        }
-    };
+        };
     Ok(AlterTable { table, action })
+}
+
+fn retyped(column: &str) -> Error {
+    Error::new(Code::Unsupported, format!("ALTER COLUMN {column} TYPE needs type widening")).hint(format!(
+        "CREATE TABLE another AS SELECT CAST({column} AS …) AS {column}, …, or a view that casts it"
+    ))
 }
 
 /// An expression as the log keeps it: in Spark, names are quoted by backticks.
@@ -156,7 +169,24 @@ mod tests {
             set,
             AlterAction::SetProperties([("delta.appendOnly".to_owned(), "true".to_owned())].into())
         );
-        assert_eq!(alter("ALTER TABLE t ALTER COLUMN a TYPE BIGINT").unwrap_err().code, Code::Unsupported);
-        assert_eq!(alter("ALTER TABLE t DROP COLUMN a").unwrap_err().code, Code::Unsupported);
+    }
+
+    #[test]
+    fn what_would_change_files_is_refused_with_a_way_round_it() {
+        for text in [
+            "ALTER TABLE t ALTER COLUMN a TYPE BIGINT",
+            "ALTER TABLE t ALTER COLUMN a SET DATA TYPE BIGINT",
+            "ALTER TABLE t DROP COLUMN a",
+            "ALTER TABLE t DROP COLUMNS (a, b)",
+            "ALTER TABLE t REPLACE COLUMNS (a INT)",
+            "ALTER TABLE t RENAME COLUMN a TO b",
+        ] {
+            let error = alter(text).unwrap_err();
+            assert_eq!(error.code, Code::Unsupported, "{text}");
+            let hint = error.hint.unwrap();
+            assert!(hint.starts_with("CREATE TABLE another AS SELECT") && hint.contains("view"), "{hint}");
+        }
+        let error = alter("ALTER TABLE t CHANGE COLUMN a b INT").unwrap_err();
+        assert!(error.hint.unwrap().contains("COMMENT ON COLUMN"));
     }
 }

@@ -4,6 +4,7 @@
 //! CREATE [OR REPLACE] TABLE [IF NOT EXISTS] t [(a INT, …)] [PARTITIONED BY (a)] [WITH (location = '…')]
 //! [AS SELECT …]
 //! ```
+//! OR REPLACE is read only to be refused with what to do instead.
 
 use crate::TableName;
 use crate::dialect::{Cursor, OptionReader, column_schema};

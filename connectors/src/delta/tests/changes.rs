@@ -1,6 +1,6 @@
 //! Changes beside each other: what may follow what, and what must not.
 
-use super::{LandsAndFails, batch, folder, fresh, number, query, rows_by_delta_rs, write};
+use super::{LandsAndFails, batch, folder, fresh, number, query, rows_by_delta_rs, spec, write};
 use crate::delta::snapshot::DeltaSnapshot;
 use crate::delta::table::Table;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -173,6 +173,31 @@ async fn a_definition_is_changed_and_conflicts_with_every_other_change() {
     let written = write(&sink, "fill", 3, batch(20..21, 3)).await;
     sink.commit("fill", 3, &written).await.unwrap();
     assert_eq!(number(&url, "SELECT count(*) FROM t").await, 21);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_come_with_the_rows_that_have_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = folder(&dir);
+    two_files(&url).await;
+    let columns = Arc::new(Schema::new(vec![Field::new("note", DataType::Utf8View, true)]));
+    let options = serde_json::to_string(columns.as_ref()).unwrap();
+    let sink = crate::delta::sink(&spec(&url, &[("add_columns", &options)]), &Config::default()).unwrap();
+    let rows = batch(20..23, 2);
+    let notes = Arc::new(arrow::array::StringViewArray::from(vec![Some("new"), None, Some("newer")]));
+    let mut fields = rows.schema().fields().to_vec();
+    fields.push(Arc::new(columns.field(0).clone()));
+    let mut arrays = rows.columns().to_vec();
+    arrays.push(notes);
+    let rows = arrow::array::RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+    let adds = write(&sink, "x", 1, rows).await;
+
+    let read = snapshot(&url).await;
+    let change = Change { adds, alter: vec![Alter::AddColumns(columns)], ..Change::new("MERGE") };
+    assert_eq!(read.commit(change).await.unwrap(), read.version() + 1);
+    let seen = query(&url, "SELECT count(*) AS n, count(note) AS notes, max(note) AS note FROM t").await;
+    assert!(seen.contains("| 23 | 2     | newer |"), "{seen}");
+    assert_eq!(rows_by_delta_rs(&url).await, (23, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

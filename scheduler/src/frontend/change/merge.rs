@@ -1,26 +1,40 @@
 //! MERGE: one join finds the touched files, another one makes their new rows.
 
+use super::super::define::lake_sink;
 use super::work::{Read, Work, miscounted, other_tables};
+use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::{Change, Reads, from_datafusion};
-use tidemill_sql::changes::{MergeQueries, action};
+use tidemill_engine::{Alter, Change, Reads, from_datafusion};
+use tidemill_sql::changes::{MergeQueries, action, added_columns};
 use tidemill_sql::statement::{Merge, MergeWhen};
 
+/// The option of the lake's sink for columns that the commit adds to the table, as a schema in JSON.
+const ADD_COLUMNS: &str = "add_columns";
+
+/// What a MERGE brings together.
+struct Sides {
+    /// The target has the columns of `added`, too.
+    read: Read,
+    /// Columns that the table gets.
+    added: Schema,
+    /// Names of the source's columns.
+    source: Vec<String>,
+}
+
 pub(super) async fn describe(work: &Work, merge: &Merge) -> Result<LogicalPlan> {
-    let read = work.read(&merge.alias).await?;
-    let columns = source_columns(work, merge).await?;
-    let queries = MergeQueries::new(&read.target, merge, columns);
+    let Sides { read, source, .. } = sides(work, merge).await?;
+    let queries = MergeQueries::new(&read.target, merge, source);
     work.plan_open(&work.over(&read, None)?, &queries.merged()?).await
 }
 
 pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
-    let read = work.read(&merge.alias).await?;
+    let Sides { read, added, source } = sides(work, merge).await?;
     read.snapshot.demand_writable()?;
-    let columns = source_columns(work, merge).await?;
-    let queries = MergeQueries::new(&read.target, merge, columns);
+    let queries = MergeQueries::new(&read.target, merge, source);
     let whole = work.over(&read, None)?;
     let find = work.plan(&read, &whole, &queries.touched()).await?;
     let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);
@@ -33,7 +47,11 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     };
     let state = if rewrites { work.over(&read, Some(&touched))? } else { whole };
     let plan = work.plan(&read, &state, &queries.merged()?).await?;
-    let (adds, tally) = work.write(&state, &plan, true).await?;
+    let mut sink = lake_sink(&work.location);
+    if !added.fields().is_empty() {
+        sink.options.insert(ADD_COLUMNS.to_owned(), serde_json::to_string(&added)?);
+    }
+    let (adds, tally) = work.write_to(sink, &state, &plan, true).await?;
     let count = |action: i8| tally.get(&action).copied().unwrap_or(0);
     let (copied, updated, inserted) = (count(action::COPY), count(action::UPDATE), count(action::INSERT));
     let mut deleted = count(action::DELETE);
@@ -51,14 +69,19 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     if rewrites && copied + updated + deleted != rows {
         return Err(miscounted(rows, copied + updated + deleted));
     }
-    if updated + deleted + inserted == 0 {
-        return Ok(0);
-    }
-    if !touched.is_empty() {
+    let (removes, adds) = match updated + deleted + inserted {
+        0 if added.fields().is_empty() => return Ok(0),
+        // The table gets its columns all the same, as in Spark.
+        0 => (Vec::new(), Vec::new()),
+        _ => (touched, adds),
+    };
+    if !removes.is_empty() {
         read.snapshot.demand_rewritable()?;
     }
-    let mut change =
-        Change { removes: touched, adds, reads: reads(&read, merge, &find)?, ..Change::new("MERGE") };
+    let mut change = Change { removes, adds, reads: reads(&read, merge, &find)?, ..Change::new("MERGE") };
+    if !added.fields().is_empty() {
+        change.alter.push(Alter::AddColumns(Arc::new(added)));
+    }
     for (name, rows) in [
         ("numTargetRowsCopied", copied),
         ("numTargetRowsUpdated", updated),
@@ -72,8 +95,17 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     Ok(updated + deleted + inserted)
 }
 
-/// Names of the source's columns.
-async fn source_columns(work: &Work, merge: &Merge) -> Result<Vec<String>> {
+async fn sides(work: &Work, merge: &Merge) -> Result<Sides> {
+    let mut read = work.read(&merge.alias).await?;
+    let source = source_schema(work, merge).await?;
+    let added = added_columns(&read.target, merge, &source)?;
+    read.target.add(&added);
+    let source = source.fields().iter().map(|field| field.name().clone()).collect();
+    Ok(Sides { read, added, source })
+}
+
+/// The source's columns.
+async fn source_schema(work: &Work, merge: &Merge) -> Result<Schema> {
     let plan = work.plan_open(&work.session.state, &MergeQueries::source(merge)).await?;
     let mut volatile = false;
     plan.apply_with_subqueries(|node| {
@@ -85,7 +117,7 @@ async fn source_columns(work: &Work, merge: &Merge) -> Result<Vec<String>> {
         return Err(Error::new(Code::Unsupported, "a source of MERGE that changes from call to call")
             .hint("it is read twice: CREATE TABLE … AS the source first, then MERGE that"));
     }
-    Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
+    Ok(plan.schema().as_arrow().clone())
 }
 
 /// What of the target the statement looks at: the conditions of ON over the target alone, unless its source is

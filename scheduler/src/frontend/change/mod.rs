@@ -31,6 +31,7 @@ use tidemill_engine::stages::StageReports;
 use tidemill_engine::{Execution, LakeSnapshot, from_datafusion};
 use tidemill_sql::TableName;
 use tidemill_sql::statement::{InsertMode, Statement, TableChange};
+pub(super) use work::other_tables;
 use work::{What, Work};
 
 impl SqlFrontend {

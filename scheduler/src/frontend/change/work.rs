@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_core::{Code, Error, Result, WriteScope, Written};
+use tidemill_core::{Code, Error, Result, SinkSpec, WriteScope, Written};
 use tidemill_engine::exec::{Tally, WriteExec, WriteSpec, collect_written, split_tally};
 use tidemill_engine::{
     Change, JobKind, JobSpec, LakeFile, LakeFormat, LakeSnapshot, Progress, from_datafusion,
@@ -168,11 +168,22 @@ impl Work {
         plan: &LogicalPlan,
         tally: bool,
     ) -> Result<(Vec<Written>, Tally)> {
+        self.write_to(lake_sink(&self.location), state, plan, tally).await
+    }
+
+    /// The same by a sink of the table with options of its own.
+    pub(super) async fn write_to(
+        &self,
+        sink: SinkSpec,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        tally: bool,
+    ) -> Result<(Vec<Written>, Tally)> {
         let Planned { plan, engine, .. } = plan_for(&self.runner.engines, self.engine, state, plan).await?;
         let id = new_job();
         let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
         let tally = tally.then(|| ROW_ACTION.to_owned());
-        let spec = WriteSpec { sink: lake_sink(&self.location), scope, tally };
+        let spec = WriteSpec { sink, scope, tally };
         let plan = Arc::new(WriteExec::new(Arc::new(spec), plan));
         let job = JobSpec { id, kind: JobKind::Write, title: self.title.clone() };
         let running = engine.execute(job, plan, self.context.clone()).await?;
@@ -235,7 +246,7 @@ impl Work {
 }
 
 /// Names of the tables that a plan reads besides the target as it was read.
-pub(super) fn other_tables(plan: &LogicalPlan) -> Result<Vec<String>> {
+pub(in crate::frontend) fn other_tables(plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut names = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
