@@ -1,6 +1,6 @@
 //! From a parsed query to a logical plan.
 
-use crate::functions::{Macros, RewriteFor, inline, rewrite_versions, rewrite_windows};
+use crate::functions::{Macros, RewriteFor, inline, rewrite_everyday, rewrite_versions, rewrite_windows};
 use datafusion::common::TableReference;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -15,6 +15,7 @@ pub async fn plan_query(state: &SessionState, mut query: Box<Query>) -> Result<L
     if let Some(macros) = state.config().get_extension::<Macros>() {
         inline(&mut query, &macros)?;
     }
+    rewrite_everyday(&mut query)?;
     rewrite_windows(&mut query, RewriteFor::Batch)?;
     rewrite_versions(state, &mut query)?;
     let exact = as_they_are_written(state, &query);

@@ -95,6 +95,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("UPDATE t SET wrd = 'x'", "did you mean `word`?"),
     ("DELETE FROM t WHERE random() < 0.5", "changes from call to call"),
     ("ALTER TABLE t ADD CONSTRAINT big CHECK (n > 1)", "n > 1"),
+    ("ALTER TABLE t ADD CONSTRAINT odd CHECK (hex(n) <> 'FF')", "cannot evaluate `hex(n) <> 'FF'`"),
     ("UPDATE t SET n = n + 100", "constraint `small`"),
     ("INSERT INTO t VALUES (-1, 'ok'), (99, 'large')", "n: 99"),
     ("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')", "cannot be set"),

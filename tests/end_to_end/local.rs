@@ -122,6 +122,35 @@ fn views_functions_and_comments_outlive_the_process_and_are_shown() {
     assert!(!run("SHOW SCHEMAS").contains("shop"));
 }
 
+/// Expressions with what Spark answers.
+const AS_IN_SPARK: &[(&str, &str)] = &[
+    ("add_months('2024-01-31', 1)", "2024-02-29"),
+    ("date_add('2024-02-28', 2)", "2024-03-01"),
+    ("date_sub(DATE '2024-03-01', 1)", "2024-02-29"),
+    ("date_format(to_timestamp('05/03/2024 13:45', 'dd/MM/yyyy HH:mm'), 'yyyy-MM-dd')", "2024-03-05"),
+    ("format_number(12332.123456, 4)", "\"12,332.1235\""),
+    ("get_json_object('{\"a\":{\"b\":\"x\"}}', '$.a.b')", "x"),
+    ("months_between('1997-02-28 10:30:00', '1996-10-30')", "3.94959677"),
+    ("months_between('2024-03-31', '2024-02-29')", "1.0"),
+    ("weekofyear('2008-02-20')", "8"),
+    ("(SELECT percentile_approx(value, 0.5) FROM generate_series(1, 3))", "2.0"),
+];
+
+#[test]
+fn sparks_everyday_functions_answer_as_in_spark() {
+    let folder = tempfile::tempdir().unwrap();
+    for (expression, expected) in AS_IN_SPARK {
+        let answer = stdout(&sql(folder.path(), &format!("SELECT {expression} AS x")));
+        assert_eq!(answer, format!("x\n{expected}\n"), "{expression}");
+    }
+    // In a view, in a condition, and listed.
+    let run = |text: &str| stdout(&sql(folder.path(), text));
+    run("CREATE TABLE t AS SELECT DATE '2024-05-06' AS d UNION ALL SELECT DATE '2023-05-06'; \
+         CREATE VIEW years AS SELECT year(d) AS y, count(*) AS n FROM t GROUP BY year(d)");
+    assert_eq!(run("DELETE FROM t WHERE year(d) = 2023; SELECT * FROM years"), "y,n\n2024,1\n");
+    assert!(run("SHOW FUNCTIONS LIKE 'dayof*'").contains("dayofweek,spark,"));
+}
+
 #[test]
 fn explain_analyze_shows_stages() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! Both are changed as the JSON that the log has, so that what we do not know of them stays as it is.
 
 use super::features;
+use super::rules;
 use super::schema;
 use arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
@@ -46,6 +47,9 @@ pub(super) fn actions(snapshot: &EagerSnapshot, change: &Change) -> Result<Vec<A
     };
     let before = definition.protocol.clone();
     for alter in &change.alter {
+        if let Alter::AddConstraint { name, expression } = alter {
+            rules::demand_evaluable(name, expression, &snapshot.arrow_schema())?;
+        }
         definition.apply(alter)?;
     }
     let mut actions = vec![Action::Metadata(serde_json::from_value(definition.metadata)?)];

@@ -84,6 +84,15 @@ fn invariants(schema: &Schema) -> Vec<(String, String)> {
     schema.fields().iter().filter_map(of).collect()
 }
 
+/// Fails if a condition cannot be evaluated over rows of these columns: as a constraint it would keep everybody
+/// from writing.
+pub(super) fn demand_evaluable(name: &str, text: &str, schema: &SchemaRef) -> Result<()> {
+    let rule = Rule::new(name.to_owned(), text.to_owned(), schema);
+    rule.map(|_| ()).map_err(|error| {
+        error.hint("write it with operators, year(), month(), day(), hour() and functions of DataFusion's")
+    })
+}
+
 impl Rules {
     pub(super) fn of(snapshot: &EagerSnapshot, schema: &SchemaRef) -> Result<Self> {
         let generated = features::generated_columns(schema);

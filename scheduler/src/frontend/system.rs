@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use tidemill_core::{Error, Result};
 use tidemill_sql::DEFAULT_SCHEMA;
 use tidemill_sql::catalog::SystemTables;
+use tidemill_sql::functions::everyday;
 use tidemill_sql::statement::{ConnectionDef, FunctionDef, SourceDef, Trigger};
 
 /// Type of a column, by what it holds.
@@ -419,7 +420,8 @@ impl System {
         Ok(loads.runs().await?.into_iter().map(row).collect())
     }
 
-    /// The functions that were written in SQL; `information_schema.routines` has the built-in ones.
+    /// The functions that were written in SQL, and those of Spark's that are; `information_schema.routines` has
+    /// the built-in ones.
     async fn functions(&self) -> Result<Vec<Vec<Value>>> {
         let row = |function: FunctionDef| {
             let kind = if function.is_table() { "sql table" } else { "sql" };
@@ -432,7 +434,11 @@ impl System {
                 function.default_schema.into(),
             ]
         };
-        Ok(self.definitions.all::<FunctionDef>().await?.into_iter().map(row).collect())
+        let written = self.definitions.all::<FunctionDef>().await?.into_iter().map(row);
+        let spark = everyday().into_iter().map(|(name, usage, definition)| -> Vec<Value> {
+            vec![name.into(), "spark".into(), usage.into(), definition.into(), "".into()]
+        });
+        Ok(written.chain(spark).collect())
     }
 
     async fn sources(&self) -> Result<Vec<Vec<Value>>> {

@@ -63,24 +63,27 @@ pub fn inline(query: &mut Query, macros: &Macros) -> Result<()> {
     if macros.is_empty() {
         return Ok(());
     }
-    visit(query, &mut Inliner { macros, within: Vec::new() })
+    visit(query, &mut Inliner::over(macros))
 }
 
-fn visit<V: VisitorMut<Break = Box<Error>>>(node: &mut impl VisitMut, visitor: &mut V) -> Result<()> {
+pub(super) fn visit<V: VisitorMut<Break = Box<Error>>>(
+    node: &mut impl VisitMut,
+    visitor: &mut V,
+) -> Result<()> {
     match node.visit(visitor) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
     }
 }
 
-fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
+pub(super) fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(Box::new(error)),
     }
 }
 
-struct Inliner<'a> {
+pub(super) struct Inliner<'a> {
     macros: &'a Macros,
     /// The functions whose bodies this is in.
     within: Vec<String>,
@@ -111,7 +114,11 @@ impl VisitorMut for Inliner<'_> {
     }
 }
 
-impl Inliner<'_> {
+impl<'a> Inliner<'a> {
+    pub(super) fn over(macros: &'a Macros) -> Self {
+        Self { macros, within: Vec::new() }
+    }
+
     fn called(&self, name: &ObjectName) -> Option<Arc<FunctionDef>> {
         match name.0.as_slice() {
             [part] => self.macros.get(&normalize(part.as_ident()?.clone())),
@@ -146,7 +153,8 @@ impl Inliner<'_> {
         Ok(())
     }
 
-    fn scalar(&self, function: &FunctionDef, call: &Function) -> Result<Expr> {
+    /// The body with a call's arguments in it.
+    pub(super) fn scalar(&self, function: &FunctionDef, call: &Function) -> Result<Expr> {
         let Some(mut body) = function.scalar()? else {
             let message = format!("`{}` is a table function", function.name);
             return Err(Error::new(Code::InvalidStatement, message)

@@ -1,7 +1,9 @@
-//! What is rewritten before planning, so that the planner sees plain SQL: window functions, Spark's `window`, and
-//! functions that were written in SQL.
+//! What is rewritten before planning, so that the planner sees plain SQL: window functions, Spark's `window` and
+//! everyday functions, and functions that were written in SQL.
 
+mod everyday;
 mod macros;
+mod patterns;
 mod spark;
 mod versions;
 mod windows;
@@ -11,6 +13,8 @@ mod macro_tests;
 #[cfg(test)]
 mod tests;
 
+pub use everyday::everyday;
+pub(crate) use everyday::rewrite_everyday;
 pub(crate) use macros::trial;
 pub use macros::{Macros, inline};
 pub(crate) use versions::rewrite_versions;

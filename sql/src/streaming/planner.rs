@@ -4,7 +4,7 @@ use super::StreamingDefinition;
 use super::provider::IngestTable;
 use super::shape;
 use crate::dialect::normalize;
-use crate::functions::{RewriteFor, WindowInfo, WindowKind, rewrite_windows};
+use crate::functions::{RewriteFor, WindowInfo, WindowKind, rewrite_everyday, rewrite_windows};
 use crate::statement::{OnViolation, SourceDef};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
@@ -144,6 +144,7 @@ async fn plan_query(
 ) -> Result<PlannedQuery> {
     let state = session(base, definition.buckets);
     let mut query = definition.pipeline.parse_query()?;
+    rewrite_everyday(&mut query)?;
     let window = window_of(&mut query)?;
     let source = &definition.source;
     let event_time = event_time(source, window.as_ref())?;
