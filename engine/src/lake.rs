@@ -36,6 +36,10 @@ pub struct TableNotes {
     pub comment: Option<String>,
     /// Comments by column.
     pub column_comments: BTreeMap<String, String>,
+    /// Conditions that no row may fail, as SQL text by name.
+    pub constraints: BTreeMap<String, String>,
+    /// Properties of the format and others, without what is a constraint.
+    pub properties: BTreeMap<String, String>,
 }
 
 #[async_trait]

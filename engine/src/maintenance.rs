@@ -3,6 +3,7 @@
 //! Answers are batches with fixed schemas, so that a statement can be described without being run. Column names
 //! are Delta's, as Spark shows them.
 
+use crate::TableVersion;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::json::ReaderBuilder;
@@ -25,14 +26,6 @@ pub struct Vacuum {
     pub orphans_for: Duration,
     /// Only say what would be removed.
     pub dry_run: bool,
-}
-
-/// A version of a table, by number or by time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    Version(u64),
-    /// The newest version at this time, in microseconds since the Unix epoch.
-    Time(i64),
 }
 
 /// What is known of a table when it is decided what to do for it.
@@ -63,7 +56,7 @@ pub trait Maintenance: Send + Sync + std::fmt::Debug {
     async fn vacuum(&self, location: &Url, vacuum: &Vacuum) -> Result<Vec<String>>;
 
     /// Makes an earlier version the newest one. One row, as [`restore_schema`].
-    async fn restore(&self, location: &Url, to: &AsOf) -> Result<RecordBatch>;
+    async fn restore(&self, location: &Url, to: TableVersion) -> Result<RecordBatch>;
 
     /// Makes a Delta table of the Parquet files that are there; `partitions` are the columns that the folders'
     /// names tell. One row, as [`convert_schema`].

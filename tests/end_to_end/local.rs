@@ -102,13 +102,22 @@ fn views_functions_and_comments_outlive_the_process_and_are_shown() {
         described.contains("id,BIGINT,NO,\n") && described.contains("price,DOUBLE,YES,in euro\n"),
         "{described}"
     );
-    assert!(run("DESCRIBE EXTENDED shop.orders").contains("# comment,what was bought"));
+    run("ALTER TABLE shop.orders ADD CONSTRAINT priced CHECK (price > 0); \
+         ALTER TABLE shop.orders SET TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'owner' = 'ann')");
+    let extended = run("DESCRIBE EXTENDED shop.orders");
+    for detail in ["# comment,what was bought", "# constraint,priced CHECK (price > 0)", "'owner' = 'ann'"] {
+        assert!(extended.contains(detail), "{detail}: {extended}");
+    }
+    let properties = "key,value\ndelta.isolationLevel,Serializable\nowner,ann\n";
+    assert_eq!(run("SHOW TBLPROPERTIES shop.orders"), properties);
+    assert_eq!(run("SHOW TBLPROPERTIES shop.orders ('owner')"), "key,value\nowner,ann\n");
     assert_eq!(run("SELECT sum(tax) AS tax FROM shop.taxed"), "tax\n15.0\n");
     assert!(run("SHOW FUNCTIONS LIKE 'va*'").contains("vat,sql,"), "functions are listed");
     assert!(run("SHOW FUNCTIONS LIKE 'bit_count'").contains("bit_count,scalar,"), "Spark's are there");
 
     // What SHOW CREATE says makes the same table again.
     let created = run("SHOW CREATE TABLE shop.orders");
+    assert!(created.contains("CHECK (price > 0)") && created.contains("'owner' = 'ann'"), "{created}");
     let text =
         created.trim_start_matches("create_statement\n").trim().trim_matches('"').replace("\"\"", "\"");
     run(&format!("DROP TABLE shop.orders; {text}"));

@@ -38,7 +38,7 @@ impl Backend for Local {
     }
 
     async fn cancel(&self, job: &JobId) -> Result<()> {
-        self.frontend.cancel(job).await.map(|_| ())
+        self.frontend.cancel(job, None).await.map(|_| ())
     }
 
     async fn progress(&self, job: &JobId) -> Option<Progress> {

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::{Alter, Change};
 
-const CONSTRAINT: &str = "delta.constraints.";
+/// Before a constraint's name in the table's configuration.
+pub(super) const CONSTRAINT: &str = "delta.constraints.";
 
 /// Properties of Delta that ask nothing of a writer that we do not do anyway.
 const SETTABLE: &[&str] = &[

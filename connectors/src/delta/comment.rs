@@ -1,12 +1,14 @@
-//! Comments of tables and columns, where Spark and delta-rs keep them: in the table's metadata.
+//! Comments of tables and columns, where Spark and delta-rs keep them: in the table's metadata, with all else that a
+//! table says of itself.
 
+use super::alter::CONSTRAINT;
 use super::error::from_delta;
 use super::table::{Loaded, Table};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::MetadataValue;
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::operations::update_table_metadata::TableMetadataUpdate;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::TableNotes;
 
@@ -19,11 +21,21 @@ pub(super) fn notes(loaded: &Loaded) -> TableNotes {
         let comment = field.metadata().get(COMMENT).filter(|comment| !comment.is_empty())?;
         Some((field.name().clone(), comment.clone()))
     };
-    let description = loaded.snapshot().metadata().description();
+    let metadata = loaded.snapshot().metadata();
+    let description = metadata.description();
+    let (mut constraints, mut properties) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in metadata.configuration() {
+        match key.strip_prefix(CONSTRAINT) {
+            Some(name) => constraints.insert(name.to_owned(), value.clone()),
+            None => properties.insert(key.clone(), value.clone()),
+        };
+    }
     TableNotes {
         partition_by: loaded.partition_columns(),
         comment: description.filter(|comment| !comment.is_empty()).map(str::to_owned),
         column_comments: schema.fields().iter().filter_map(commented).collect(),
+        constraints,
+        properties,
     }
 }
 

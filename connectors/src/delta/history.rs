@@ -31,21 +31,24 @@ struct Log {
 impl Table {
     pub(super) async fn version(&self, version: TableVersion) -> Result<Arc<Loaded>> {
         let newest = self.demand().await?;
+        let number = self.number_of(&newest, version).await?;
+        self.at_number(&newest, number).await
+    }
+
+    /// The number of a version. That there was one of this number does not say that it can still be read.
+    pub(super) async fn number_of(&self, newest: &Loaded, version: TableVersion) -> Result<u64> {
         match version {
-            TableVersion::Number(number) => self.at_number(&newest, number).await,
-            TableVersion::Time(time) => {
-                let number = self.number_at(&newest, time).await?;
-                self.at_number(&newest, number).await
+            TableVersion::Number(number) if number > newest.version() => {
+                Err(self.no_version(number, self.log().await?.oldest, newest.version()))
             }
+            TableVersion::Number(number) => Ok(number),
+            TableVersion::Time(time) => self.number_at(newest, time).await,
         }
     }
 
     async fn at_number(&self, newest: &Arc<Loaded>, number: u64) -> Result<Arc<Loaded>> {
         if number == newest.version() {
             return Ok(newest.clone());
-        }
-        if number > newest.version() {
-            return Err(self.no_version(number, self.log().await?.oldest, newest.version()));
         }
         let commit = self.log_store.object_store(None).head(&commit_path(number)).await.ok();
         if let Some(known) = commit.as_ref().and_then(|commit| self.known_past(number, commit)) {

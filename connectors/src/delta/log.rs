@@ -5,8 +5,7 @@ use super::error::from_delta;
 use super::table::Table;
 use deltalake_core::logstore::commit_uri_from_version;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use tidemill_core::{Code, Error, Result};
-use tidemill_engine::maintenance::AsOf;
+use tidemill_core::Result;
 
 /// A version of a table that can still be read about.
 #[derive(Clone, Debug)]
@@ -39,34 +38,6 @@ fn version_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if all_digits { digits.parse().ok() } else { None }
-}
-
-/// The version that `as_of` means.
-///
-/// # Errors
-/// `Code::NotFound` with the versions that there are.
-pub(super) async fn resolve(table: &Table, as_of: &AsOf) -> Result<u64> {
-    let commits = commit_files(table).await?;
-    let (Some(first), Some(last)) = (commits.first(), commits.last()) else {
-        return Err(Error::new(Code::NotFound, format!("no Delta table at {}", table.url)));
-    };
-    let there_are = format!(
-        "there are versions {} ({}) to {} ({})",
-        first.version, first.file.last_modified, last.version, last.file.last_modified
-    );
-    match as_of {
-        AsOf::Version(version) if *version > last.version => {
-            Err(Error::new(Code::NotFound, format!("version {version} does not exist")).hint(there_are))
-        }
-        AsOf::Version(version) => Ok(*version),
-        AsOf::Time(time) => {
-            // Clocks of writers differ; the newest version whose time is not later is what everybody takes.
-            let found = commits.iter().rev().find(|commit| commit.time() <= *time);
-            found.map(|commit| commit.version).ok_or_else(|| {
-                Error::new(Code::NotFound, "there is no version from before that time").hint(there_are)
-            })
-        }
-    }
 }
 
 /// The `commitInfo` of a commit; null where it has none, `None` where the file is gone.

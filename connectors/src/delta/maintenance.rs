@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tidemill_core::{Error, Result};
-use tidemill_engine::Maintenance;
-use tidemill_engine::maintenance::{AsOf, Facts, Vacuum};
+use tidemill_engine::maintenance::{Facts, Vacuum};
+use tidemill_engine::{Maintenance, TableVersion};
 use url::Url;
 
 #[async_trait]
@@ -24,7 +24,7 @@ impl Maintenance for DeltaLake {
         vacuum::vacuum(&*Table::at(location, self.config())?, options).await.map_err(at(location))
     }
 
-    async fn restore(&self, location: &Url, to: &AsOf) -> Result<RecordBatch> {
+    async fn restore(&self, location: &Url, to: TableVersion) -> Result<RecordBatch> {
         restore::restore(&*Table::at(location, self.config())?, to).await.map_err(at(location))
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Sink};
-use tidemill_engine::Maintenance;
-use tidemill_engine::maintenance::{AsOf, Vacuum};
+use tidemill_engine::maintenance::Vacuum;
+use tidemill_engine::{LakeFormat, Maintenance, TableVersion};
 use url::Url;
 
 fn lake() -> DeltaLake {
@@ -112,7 +112,7 @@ async fn a_restored_version_is_the_newest_and_the_sink_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let url = folder(&dir);
     let sink = append(&url, 1..=3).await;
-    let restored = lake().restore(&url, &AsOf::Version(1)).await.unwrap();
+    let restored = lake().restore(&url, TableVersion::Number(1)).await.unwrap();
     assert_eq!((long(&restored, "num_removed_files"), long(&restored, "num_restored_files")), (2, 0));
     assert_eq!(long(&restored, "num_of_files_after_restore"), 1);
     assert_eq!(number(&url, "SELECT count(*) FROM t").await, 10);
@@ -123,13 +123,17 @@ async fn a_restored_version_is_the_newest_and_the_sink_goes_on() {
     sink.commit("p", 4, &written).await.unwrap();
     assert_eq!(number(&url, "SELECT count(*) FROM t").await, 20);
 
-    let back = lake().restore(&url, &AsOf::Version(3)).await.unwrap();
+    let back = lake().restore(&url, TableVersion::Number(3)).await.unwrap();
     assert_eq!((long(&back, "num_removed_files"), long(&back, "num_restored_files")), (1, 2));
     assert_eq!(number(&url, "SELECT sum(id) FROM t").await, (10..40).sum::<i64>());
 
-    assert_eq!(lake().restore(&url, &AsOf::Version(99)).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(lake().restore(&url, &AsOf::Version(6)).await.unwrap_err().code, Code::InvalidStatement);
-    assert_eq!(lake().restore(&url, &AsOf::Time(0)).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(lake().restore(&url, TableVersion::Number(99)).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(lake().restore(&url, TableVersion::Number(6)).await.unwrap_err().code, Code::InvalidStatement);
+    for time in ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z"] {
+        let time = TableVersion::Time(time.parse().unwrap());
+        assert_eq!(lake().restore(&url, time).await.unwrap_err().code, Code::NotFound);
+        assert_eq!(lake().open_at(&url, time).await.unwrap_err().code, Code::NotFound);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,8 +146,12 @@ async fn a_time_means_the_newest_version_before_it() {
         make_old(&log.join(format!("{version:020}.json")), Duration::from_secs(hours * 3600));
     }
     let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
-    let micros = two_hours_ago.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
-    lake().restore(&url, &AsOf::Time(i64::try_from(micros).unwrap())).await.unwrap();
+    let time = TableVersion::Time(two_hours_ago.into());
+    // By the same rule for who reads a version and who makes it the newest again.
+    let then = datafusion::prelude::SessionContext::new();
+    let then = then.read_table(lake().open_at(&url, time).await.unwrap()).unwrap();
+    assert_eq!(then.count().await.unwrap(), 10);
+    lake().restore(&url, time).await.unwrap();
     assert_eq!(number(&url, "SELECT sum(id) FROM t").await, (10..20).sum::<i64>());
 }
 
@@ -159,7 +167,7 @@ async fn vacuum_removes_what_no_version_needs_and_spares_running_writes() {
     let replaced_file: Vec<PathBuf> =
         data_files(&table).into_iter().filter(|file| !live.contains(file)).collect();
     sink.commit("p", 3, &replaced).await.unwrap();
-    lake().restore(&url, &AsOf::Version(2)).await.unwrap();
+    lake().restore(&url, TableVersion::Number(2)).await.unwrap();
     // Two writes that never came to their commit: one goes on, one died two days ago.
     let known = data_files(&table);
     write(&sink, "q", 1, batch(0..10, 1)).await;
@@ -187,7 +195,7 @@ async fn vacuum_removes_what_no_version_needs_and_spares_running_writes() {
     assert!(running[0].exists(), "a file of a running write was removed");
     assert!(live.iter().all(|file| file.exists()));
     assert_eq!(number(&url, "SELECT count(*) FROM t").await, 20);
-    let error = lake().restore(&url, &AsOf::Version(3)).await.unwrap_err();
+    let error = lake().restore(&url, TableVersion::Number(3)).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound, "{error}");
     assert!(error.hint.unwrap().contains("VACUUM"));
     let history = lake().history(&url, Some(2)).await.unwrap();

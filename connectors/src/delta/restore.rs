@@ -2,7 +2,7 @@
 
 use super::error::from_delta;
 use super::features;
-use super::log::{load, resolve};
+use super::log::load;
 use super::table::Table;
 use arrow::array::RecordBatch;
 use backon::{ExponentialBuilder, Retryable};
@@ -12,13 +12,15 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::maintenance::{AsOf, restore_schema, rows};
+use tidemill_engine::TableVersion;
+use tidemill_engine::maintenance::{restore_schema, rows};
 
 /// Path and size of every file of a version.
 type Files = BTreeMap<String, i64>;
 
-pub(super) async fn restore(table: &Table, to: &AsOf) -> Result<RecordBatch> {
-    let version = resolve(table, to).await?;
+pub(super) async fn restore(table: &Table, to: TableVersion) -> Result<RecordBatch> {
+    let newest = table.demand().await?;
+    let version = table.number_of(&newest, to).await?;
     let pauses = ExponentialBuilder::default()
         .with_jitter()
         .with_min_delay(Duration::from_millis(10))

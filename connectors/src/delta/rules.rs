@@ -3,6 +3,7 @@
 //! They are evaluated by every task over the rows that it writes, whatever statement, pipeline or load these are
 //! from. As in Spark, a condition that is NULL is violated.
 
+use super::alter::CONSTRAINT;
 use super::features;
 use super::schema;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::from_datafusion;
 
-const CONSTRAINT: &str = "delta.constraints.";
 const INVARIANTS: &str = "delta.invariants";
 
 /// Parts of a time that are functions in Spark.

@@ -202,8 +202,9 @@ pub trait Frontend: Send + Sync + 'static {
     /// Reads a Substrait plan without running it.
     async fn describe_substrait(&self, session: &SessionId, plan: &[u8]) -> Result<Description>;
 
-    /// Ends the job: its stream then gives `Code::Cancelled`. False when no such job is running.
-    async fn cancel(&self, job: &JobId) -> Result<bool>;
+    /// Ends the job: its stream then gives `Code::Cancelled`. False when no such job is running, or, where a user
+    /// is named, none of this user's.
+    async fn cancel(&self, job: &JobId, user: Option<&str>) -> Result<bool>;
 
     /// How far a running job is; `None` when no such job is running.
     async fn progress(&self, job: &JobId) -> Option<Progress>;

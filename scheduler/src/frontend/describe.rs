@@ -15,6 +15,8 @@ use url::Url;
 
 /// The columns of what DESCRIBE answers.
 pub(super) const COLUMNS: [&str; 4] = ["column_name", "data_type", "is_nullable", "comment"];
+/// The columns of what SHOW TBLPROPERTIES answers.
+pub(super) const PROPERTIES: [&str; 2] = ["key", "value"];
 /// The column of what SHOW CREATE answers.
 pub(super) const CREATED: &str = "create_statement";
 
@@ -56,10 +58,24 @@ impl SqlFrontend {
                     None => default.clone(),
                 };
                 let made = delta(name, &provider, &notes, (location != default).then_some(&location));
-                with_comments(made, "TABLE", name, &notes)
+                with_comments(with_rules(made, name, &notes), "TABLE", name, &notes)
             }
         };
         text([CREATED], &[[statement]])
+    }
+
+    /// Without a key all of them. Only tables whose format has a place for properties have any.
+    pub(super) async fn show_properties(
+        &self,
+        session: &Session,
+        name: &TableName,
+        key: Option<&str>,
+    ) -> Result<Answer> {
+        self.opened(session, name).await?;
+        let properties = self.notes(session, name).await?.properties;
+        let wanted = properties.into_iter().filter(|(name, _)| key.is_none_or(|key| name == key));
+        let rows: Vec<[String; 2]> = wanted.map(|(key, value)| [key, value]).collect();
+        text(PROPERTIES, &rows)
     }
 
     async fn opened(&self, session: &Session, name: &TableName) -> Result<Arc<dyn TableProvider>> {
@@ -120,15 +136,20 @@ impl SqlFrontend {
             details.push(("kind", "system table".to_owned()));
         }
         details.extend(notes.comment.clone().map(|comment| ("comment", comment)));
+        let constraints = notes.constraints.iter();
+        details.extend(constraints.map(|(name, text)| ("constraint", format!("{name} CHECK ({text})"))));
+        if !notes.properties.is_empty() {
+            details.push(("properties", properties(notes)));
+        }
         Ok(details)
     }
 }
 
 fn view_notes(view: &tidemill_sql::statement::ViewDef) -> TableNotes {
     TableNotes {
-        partition_by: Vec::new(),
         comment: view.comment.clone(),
         column_comments: view.column_comments.clone(),
+        ..TableNotes::default()
     }
 }
 
@@ -191,6 +212,25 @@ fn external(table: &TableDef) -> String {
         sql.push_str(&format!("\nOPTIONS ({})", options.join(", ")));
     }
     sql
+}
+
+/// `'key' = 'value', …`
+fn properties(notes: &TableNotes) -> String {
+    let properties = notes.properties.iter();
+    let properties: Vec<String> =
+        properties.map(|(key, value)| format!("{} = {}", literal(key), literal(value))).collect();
+    properties.join(", ")
+}
+
+/// Constraints and properties are statements of their own behind the first.
+fn with_rules(made: String, name: &TableName, notes: &TableNotes) -> String {
+    let alter = format!("ALTER TABLE {}", name.to_sql());
+    let constraints = notes.constraints.iter();
+    let constraints = constraints
+        .map(|(constraint, text)| format!("{alter} ADD CONSTRAINT {} CHECK ({text})", quote(constraint)));
+    let properties =
+        (!notes.properties.is_empty()).then(|| format!("{alter} SET TBLPROPERTIES ({})", properties(notes)));
+    std::iter::once(made).chain(constraints).chain(properties).collect::<Vec<_>>().join(";\n")
 }
 
 /// Comments are statements of their own behind the first.

@@ -148,10 +148,10 @@ impl Jobs {
         Job { jobs: self.clone(), id: new.id, cancel, rows }
     }
 
-    /// False when no such job waits or runs.
-    pub(super) fn cancel(&self, id: &JobId) -> bool {
+    /// False when no such job waits or runs, or, where a user is named, none of this user's.
+    pub(super) fn cancel(&self, id: &JobId, user: Option<&str>) -> bool {
         let book = self.book.lock();
-        let open = book.open.get(id);
+        let open = book.open.get(id).filter(|open| user.is_none_or(|user| open.view.user == user));
         open.inspect(|open| open.cancel.cancel()).is_some()
     }
 
@@ -325,12 +325,13 @@ mod tests {
         assert_eq!(jobs.list()[0].status, JobStatus::Queued);
         job.started();
         job.gave(7);
-        assert!(jobs.cancel(&job.id) && job.cancel.is_cancelled());
+        assert!(!jobs.cancel(&job.id, Some("bob")) && !job.cancel.is_cancelled(), "it is ann's");
+        assert!(jobs.cancel(&job.id, Some("ann")) && job.cancel.is_cancelled());
         job.end(&Ok(()));
         drop(job);
         let view = &jobs.list()[0];
         assert_eq!((view.status, view.rows), (JobStatus::Done, 7));
-        assert!(!jobs.cancel(&view.id), "it has ended");
+        assert!(!jobs.cancel(&view.id, None), "it has ended");
     }
 
     #[test]

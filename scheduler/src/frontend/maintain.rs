@@ -92,7 +92,7 @@ impl Caretaker {
         match statement {
             Maintain::History { table, limit } => tables.history(&self.location(&table).await?, limit).await,
             Maintain::Detail { table } => tables.detail(&self.location(&table).await?).await,
-            Maintain::Restore { table, to } => tables.restore(&self.location(&table).await?, &to).await,
+            Maintain::Restore { table, to } => tables.restore(&self.location(&table).await?, to).await,
             Maintain::Convert { location, partitions } => {
                 tables.convert(&store::location(&location)?, &partitions).await
             }

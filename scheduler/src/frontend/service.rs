@@ -91,6 +91,9 @@ impl SqlFrontend {
             Statement::Comment(comment) => self.definer.comment(comment).await,
             Statement::Describe(describe) => self.describe_table(session, &describe).await,
             Statement::Show(Show::Create(name)) => self.show_create(session, &name).await,
+            Statement::Show(Show::Properties { table, key }) => {
+                self.show_properties(session, &table, key.as_deref()).await
+            }
             Statement::CreateSchema(create) => self.definer.schema(create).await,
             Statement::CreateExternalTable(create) => self.definer.external_table(create).await,
             Statement::CreateTable(create) => self.definer.table(&self.runner, session, sql, create).await,
@@ -227,6 +230,7 @@ impl SqlFrontend {
             Statement::Explain(_) => rows(&["kind", "plan"]),
             Statement::Describe(_) => rows(&describe::COLUMNS),
             Statement::Show(Show::Create(_)) => rows(&[describe::CREATED]),
+            Statement::Show(Show::Properties { .. }) => rows(&describe::PROPERTIES),
             Statement::Show(_) => rows(&["name", "value"]),
             Statement::RunLoad(_) => rows(&["run", "from", "to", "status", "rows", "counted"]),
             Statement::Maintain(work) => (AnswerKind::Rows, maintain::schema(work)),
@@ -308,8 +312,8 @@ impl Frontend for SqlFrontend {
         self.shape_of_substrait(&self.sessions.get(session)?, plan).await
     }
 
-    async fn cancel(&self, job: &JobId) -> Result<bool> {
-        Ok(self.jobs.cancel(job))
+    async fn cancel(&self, job: &JobId, user: Option<&str>) -> Result<bool> {
+        Ok(self.jobs.cancel(job, user))
     }
 
     async fn progress(&self, job: &JobId) -> Option<Progress> {

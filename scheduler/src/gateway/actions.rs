@@ -145,7 +145,7 @@ async fn cancel(gateway: &FlightGateway, user: &str, info: Option<FlightInfo>) -
         return Ok(CancelStatus::NotCancellable);
     };
     let job = job_of(&ticket.statement_handle)?;
-    let running = gateway.frontend.cancel(&job).await?;
+    let running = gateway.frontend.cancel(&job, gateway.doorkeeper.owner(user)).await?;
     let waiting = gateway.results.discard(user, &job) || gateway.polls.discard(user, &job);
     if running || waiting {
         return Ok(CancelStatus::Cancelled);

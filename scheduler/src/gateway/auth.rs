@@ -98,6 +98,11 @@ impl Credentials {
         !self.users.is_empty() && self.anonymous != Some(true)
     }
 
+    /// Whose jobs `user` may end: only those of this name, or, where nobody has to prove a name, everybody's.
+    pub(super) fn owner<'a>(&self, user: &'a str) -> Option<&'a str> {
+        self.users.iter().any(|user| user.name.is_some()).then_some(user)
+    }
+
     pub(super) fn check(&self, name: &str, password: &str) -> Result<()> {
         if self.users.is_empty() {
             return Ok(());

@@ -183,6 +183,11 @@ impl Doorkeeper {
         Self { credentials, frontend, tokens: Arc::default(), certificates }
     }
 
+    /// See [`Credentials::owner`].
+    pub(super) fn owner<'a>(&self, user: &'a str) -> Option<&'a str> {
+        self.credentials.owner(user)
+    }
+
     /// A new token with a session of its own.
     pub(super) fn issue_token(&self, user: &str) -> String {
         let token = uuid::Uuid::new_v4().simple().to_string();

@@ -24,10 +24,13 @@ use tidemill_scheduler::frontend::params::{bind, parameters};
 use tidemill_scheduler::frontend::substrait::{Request, read};
 use tokio_util::sync::CancellationToken;
 
+/// How a job is ended, how many rows it gave, and whose it is.
+type Entry = (CancellationToken, Arc<AtomicU64>, String);
+
 #[derive(Default)]
 pub(crate) struct PlainFrontend {
     sessions: DashMap<String, SessionContext>,
-    jobs: Arc<DashMap<JobId, (CancellationToken, Arc<AtomicU64>)>>,
+    jobs: Arc<DashMap<JobId, Entry>>,
     next: AtomicUsize,
 }
 
@@ -54,10 +57,12 @@ impl PlainFrontend {
         let frame = self.context(session)?.execute_logical_plan(plan).await.map_err(from_datafusion)?;
         let stream = frame.execute_stream().await.map_err(from_datafusion)?;
         let job = JobId::new(format!("job-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        // Sessions are named by their user and a number.
+        let user = session.as_str().rsplit_once('-').map_or("", |(user, _)| user);
         Ok(Answer {
             kind,
             schema: stream.schema(),
-            stream: self.track(job.clone(), stream),
+            stream: self.track(job.clone(), user, stream),
             job,
             progress: Arc::new(Progress::default),
             engine: Some(EngineKind::InProcess),
@@ -66,15 +71,15 @@ impl PlainFrontend {
     }
 
     /// Counts rows, ends on cancel, and forgets the job at the end or when it is dropped.
-    fn track(&self, job: JobId, inner: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        struct Job(JobId, Arc<DashMap<JobId, (CancellationToken, Arc<AtomicU64>)>>);
+    fn track(&self, job: JobId, user: &str, inner: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        struct Job(JobId, Arc<DashMap<JobId, Entry>>);
         impl Drop for Job {
             fn drop(&mut self) {
                 self.1.remove(&self.0);
             }
         }
         let (token, rows) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
-        self.jobs.insert(job.clone(), (token.clone(), Arc::clone(&rows)));
+        self.jobs.insert(job.clone(), (token.clone(), Arc::clone(&rows), user.to_owned()));
         let guard = Job(job, Arc::clone(&self.jobs));
         let schema = inner.schema();
         let tracked = stream::unfold(Some((inner, token, rows, guard)), |state| async move {
@@ -194,9 +199,13 @@ impl Frontend for PlainFrontend {
         Ok(Description { kind, schema, parameters: parameters(&request.plan)? })
     }
 
-    async fn cancel(&self, job: &JobId) -> Result<bool> {
-        let running = self.jobs.get(job).map(|entry| entry.0.cancel());
-        Ok(running.is_some())
+    async fn cancel(&self, job: &JobId, user: Option<&str>) -> Result<bool> {
+        let Some(entry) = self.jobs.get(job) else { return Ok(false) };
+        let theirs = user.is_none_or(|user| entry.2 == user);
+        if theirs {
+            entry.0.cancel();
+        }
+        Ok(theirs)
     }
 
     async fn progress(&self, job: &JobId) -> Option<Progress> {

@@ -3,6 +3,7 @@ use super::secret;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tidemill_core::config::{Auth, User};
 use tidemill_scheduler::gateway::{Credentials, http};
 use tokio::net::TcpListener;
 
@@ -96,6 +97,41 @@ async fn submitted_statements_run_by_themselves_and_keep_their_result() {
     assert_eq!(csv.headers()["content-type"], "text/csv");
     assert_eq!(csv.text().await.unwrap(), "n,word\n1,a;b\n");
     assert_eq!(frontend.running_jobs(), 0);
+}
+
+#[tokio::test]
+async fn a_statement_is_cancelled_only_by_its_user() {
+    let user = |name: &str| User {
+        name: name.to_owned(),
+        password: Some(format!("{name}'s")),
+        token: None,
+        token_expires: None,
+    };
+    let auth = Auth { users: vec![user("ann"), user("bob")], ..Auth::default() };
+    let (url, frontend) = serve(Credentials::new(&auth).unwrap()).await;
+    let client = reqwest::Client::new();
+    let endless = json!({ "sql": "SELECT count(*) FROM generate_series(1, 1000000000000)" });
+    let submitted = client.post(format!("{url}/v1/jobs")).basic_auth("ann", Some("ann's")).json(&endless);
+    let submission: Value = submitted.send().await.unwrap().json().await.unwrap();
+    let address = format!("{url}/v1/jobs/{}", submission["id"].as_str().unwrap());
+    let mut statement = None;
+    for _ in 0..1_000 {
+        let shown = client.get(&address).basic_auth("ann", Some("ann's")).send().await.unwrap();
+        let shown: Value = shown.json().await.unwrap();
+        statement = shown["statements"][0]["job"].as_str().map(|job| format!("{url}/v1/jobs/{job}"));
+        if statement.is_some() && frontend.running_jobs() == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let statement = statement.unwrap();
+    for theirs in [&address, &statement] {
+        let refused = client.delete(theirs).basic_auth("bob", Some("bob's")).send().await.unwrap();
+        assert_eq!(refused.status(), 404);
+    }
+    assert_eq!(frontend.running_jobs(), 1);
+    let ended = client.delete(&statement).basic_auth("ann", Some("ann's")).send().await.unwrap();
+    assert_eq!(ended.status(), 204);
 }
 
 #[tokio::test]

@@ -15,11 +15,12 @@ use crate::dialect::{Cursor, column_schema};
 use arrow::array::{AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Error, Result};
-use tidemill_engine::maintenance::AsOf;
+use tidemill_engine::TableVersion;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Maintain {
@@ -37,7 +38,7 @@ pub enum Maintain {
     },
     Restore {
         table: Place,
-        to: AsOf,
+        to: TableVersion,
     },
     Convert {
         location: String,
@@ -118,11 +119,11 @@ fn restore(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Maintain> {
     let to = match cursor.one_of(&["VERSION", "TIMESTAMP"])? {
         "VERSION" => {
             cursor.expect(&["AS", "OF"])?;
-            AsOf::Version(number(cursor, "a version such as 12")?)
+            TableVersion::Number(number(cursor, "a version such as 12")?)
         }
         _ => {
             cursor.expect(&["AS", "OF"])?;
-            AsOf::Time(instant(&cursor.string()?)?)
+            TableVersion::Time(instant(&cursor.string()?)?)
         }
     };
     Ok(Maintain::Restore { table, to })
@@ -191,12 +192,12 @@ fn number<T: std::str::FromStr>(cursor: &mut Cursor<'_>, what: &str) -> Result<T
     })
 }
 
-/// Microseconds since the Unix epoch; without a zone the text means UTC, as everywhere here.
-fn instant(text: &str) -> Result<i64> {
+/// Without a zone the text means UTC, as everywhere here.
+fn instant(text: &str) -> Result<DateTime<Utc>> {
     let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let read = cast(&StringArray::from(vec![text]), &utc).ok();
     let read = read.map(|array| array.as_primitive::<TimestampMicrosecondType>().iter().next().flatten());
-    read.flatten().ok_or_else(|| {
+    read.flatten().and_then(DateTime::from_timestamp_micros).ok_or_else(|| {
         Error::new(Code::InvalidStatement, format!("`{text}` is no time"))
             .hint("'2026-01-31', '2026-01-31 12:00:00' or '2026-01-31T12:00:00+01:00'")
     })
@@ -248,15 +249,16 @@ mod tests {
         );
         assert_eq!(
             maintain("RESTORE TABLE sales TO VERSION AS OF 3"),
-            Maintain::Restore { table: sales(), to: AsOf::Version(3) }
+            Maintain::Restore { table: sales(), to: TableVersion::Number(3) }
         );
+        let second = TableVersion::Time("1970-01-01T00:00:01Z".parse().unwrap());
         assert_eq!(
             maintain("RESTORE sales TO TIMESTAMP AS OF '1970-01-01T01:00:01+01:00'"),
-            Maintain::Restore { table: sales(), to: AsOf::Time(1_000_000) }
+            Maintain::Restore { table: sales(), to: second }
         );
         assert_eq!(
             maintain("RESTORE sales TIMESTAMP AS OF '1970-01-01 00:00:01'"),
-            Maintain::Restore { table: sales(), to: AsOf::Time(1_000_000) }
+            Maintain::Restore { table: sales(), to: second }
         );
     }
 

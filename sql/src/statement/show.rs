@@ -31,6 +31,11 @@ pub enum Show {
     },
     /// The statement that makes a table or view.
     Create(TableName),
+    /// A table's properties, or one of them.
+    Properties {
+        table: TableName,
+        key: Option<String>,
+    },
     /// Every session variable.
     All,
     /// One session variable, such as `engine`.
@@ -72,7 +77,7 @@ impl Show {
                  WHERE {} ORDER BY function_name, kind",
                 matches("function_name", like.as_deref())
             )),
-            Show::Create(_) | Show::All | Show::Variable(_) => None,
+            Show::Create(_) | Show::Properties { .. } | Show::All | Show::Variable(_) => None,
         }
     }
 }
@@ -110,6 +115,18 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Sho
     if cursor.take(&["CREATE"]) {
         cursor.one_of(&["TABLE", "VIEW"])?;
         return Ok(Show::Create(cursor.table_name(default_schema)?));
+    }
+    if cursor.take(&["TBLPROPERTIES"]) {
+        let table = cursor.table_name(default_schema)?;
+        let key = match cursor.take_token(&Token::LParen) {
+            true => {
+                let key = cursor.string()?;
+                cursor.expect_token(&Token::RParen)?;
+                Some(key)
+            }
+            false => None,
+        };
+        return Ok(Show::Properties { table, key });
     }
     if cursor.take(&["TABLES"]) {
         let schema = schema(cursor)?;

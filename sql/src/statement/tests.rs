@@ -158,6 +158,12 @@ fn what_a_catalog_shows() {
     assert_eq!(show("SHOW TABLES FROM sales 'a*'"), tables(Some("sales"), Some("a*")));
     assert_eq!(show("SHOW DATABASES"), Show::Schemas { like: None });
     assert_eq!(show("SHOW CREATE VIEW v"), Show::Create(TableName::new("shop", "v")));
+    let properties = |key: Option<&str>| Show::Properties {
+        table: TableName::new("shop", "t"),
+        key: key.map(str::to_owned),
+    };
+    assert_eq!(show("SHOW TBLPROPERTIES t"), properties(None));
+    assert_eq!(show("SHOW TBLPROPERTIES t ('delta.appendOnly');"), properties(Some("delta.appendOnly")));
     assert!(show("SHOW TABLES IN s LIKE 'it''s'").query().unwrap().contains("LIKE 'it''s'"));
     let set = |value: &str| Statement::Set(Set { name: "schema".to_owned(), value: Some(value.to_owned()) });
     assert_eq!(parse("USE sales", "shop").unwrap(), set("sales"));

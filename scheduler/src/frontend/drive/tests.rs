@@ -86,7 +86,7 @@ async fn a_cancelled_cross_join_frees_everything_within_a_second() {
     house.until(|house| house.pool.reserved() > 1 << 20).await;
     assert_eq!((house.job(&id).status, house.job(&id).lane), (JobStatus::Running, Lane::Heavy));
 
-    assert!(house.runner.jobs.cancel(&id));
+    assert!(house.runner.jobs.cancel(&id, None));
     let freed = house
         .until(|house| {
             let ended = house.job(&id).status == JobStatus::Cancelled;
@@ -149,7 +149,7 @@ async fn heavy_jobs_wait_light_ones_do_not_and_waiting_ones_can_be_cancelled() {
     assert!(point.stream.next().await.is_none());
     assert_eq!(house.job(&point.job).status, JobStatus::Done);
 
-    assert!(house.runner.jobs.cancel(&second));
+    assert!(house.runner.jobs.cancel(&second, None));
     assert_eq!(failure(other.await.unwrap()).code, Code::Cancelled);
     assert_eq!(house.runner.gate.counts(Lane::Heavy), (0, 1));
     assert!(house.job(&second).started_at_ms.is_none());

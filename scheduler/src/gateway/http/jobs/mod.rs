@@ -122,11 +122,11 @@ pub(super) async fn show(
     }
 }
 
-/// Cancels a job that waits or runs.
+/// Cancels a job of the caller's that waits or runs.
 #[utoipa::path(
     delete, path = "/v1/jobs/{id}", tag = "jobs",
     params(("id" = String, Path, description = "of a submission, or of a job in tidemill.jobs")),
-    responses((status = 204, description = "it ends now"), (status = 404, description = "no such job runs"))
+    responses((status = 204, description = "it ends now"), (status = 404, description = "no such job of the caller's runs"))
 )]
 pub(super) async fn cancel(
     State(app): State<App>,
@@ -134,10 +134,12 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
     let submitted = app.submissions.find(&id, &caller.0).is_some_and(|submission| submission.cancel());
-    if submitted || app.frontend.cancel(&JobId::new(&*id)).await? {
+    let job = JobId::new(id);
+    if submitted || app.frontend.cancel(&job, app.credentials.owner(&caller.0)).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(Failure(super::not_running(&JobId::new(id))))
+    let hint = "GET /v1/jobs lists the jobs; a job is cancelled by the user who runs it";
+    Err(Failure(super::not_running(&job).hint(hint)))
 }
 
 fn no_job(id: &str) -> Error {
