@@ -14,6 +14,7 @@ mod function;
 mod keys;
 mod rule;
 mod sets;
+mod table;
 #[cfg(test)]
 mod tests;
 
