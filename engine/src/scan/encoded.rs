@@ -2,14 +2,14 @@
 //! decoding Parquet takes: numbers as distances from the least of them, texts of few values as codes.
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryViewArray, PrimitiveArray, StringViewArray,
-    StringViewBuilder, UInt8Array, UInt32Array, make_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryViewArray, DictionaryArray, PrimitiveArray,
+    StringViewArray, StringViewBuilder, UInt8Array, UInt32Array, make_array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{self, take};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, UInt8Type,
 };
 use datafusion::common::Result as DfResult;
 use std::collections::HashMap;
@@ -59,6 +59,18 @@ impl Encoded {
             Self::Codes { codes, values } => take(values, &take(codes, places, None)?, None)?,
             Self::Plain(array) => take(array, places, None)?,
         })
+    }
+
+    /// The rows at these places, or all, as a dictionary if they are kept as codes.
+    pub(super) fn codes(&self, places: Option<&UInt32Array>) -> DfResult<ArrayRef> {
+        let Self::Codes { codes, values } = self else {
+            return places.map_or_else(|| self.decode(), |places| self.decode_at(places));
+        };
+        let codes = match places {
+            Some(places) => take(codes, places, None)?.as_primitive().clone(),
+            None => codes.clone(),
+        };
+        Ok(Arc::new(DictionaryArray::<UInt8Type>::try_new(codes, values.clone())?))
     }
 
     pub(super) fn bytes(&self) -> usize {

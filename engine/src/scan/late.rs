@@ -5,7 +5,7 @@ use super::filters::EarlyFilters;
 use super::store::Column;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{BatchCoalescer, take};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Result as DfResult;
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub(super) struct LateRows {
     kept: BatchCoalescer,
     /// The next one.
     segment: usize,
+    /// The column that stays as it is kept.
+    codes: Option<usize>,
 }
 
 impl LateRows {
@@ -32,10 +34,25 @@ impl LateRows {
     ) -> Self {
         let kept = BatchCoalescer::new(schema.clone(), batch_size)
             .with_biggest_coalesce_batch_size(Some(batch_size / 2));
-        Self { columns, values, filters, schema, kept, segment: 0 }
+        Self { columns, values, filters, schema, kept, segment: 0, codes: None }
+    }
+
+    /// The same with codes in the place of one column's texts, segment by segment: a dictionary is one segment's.
+    pub(super) fn with_codes(self, column: usize) -> impl Iterator<Item = DfResult<RecordBatch>> {
+        let rows = Self { codes: Some(column), ..self };
+        let segments = rows.columns.first().map_or(0, |column| column.len());
+        (0..segments).filter_map(move |segment| rows.rows(segment).transpose())
     }
 
     fn push(&mut self, segment: usize) -> DfResult<()> {
+        match self.rows(segment)? {
+            Some(rows) => Ok(self.kept.push_batch(rows)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Of a segment; `None` where the filters leave none.
+    fn rows(&self, segment: usize) -> DfResult<Option<RecordBatch>> {
         let encoded: Vec<&Encoded> = self.columns.iter().map(|column| &column[segment]).collect();
         let rows = encoded.first().map_or(0, |column| column.rows());
         let mut decoded: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
@@ -55,15 +72,23 @@ impl LateRows {
             }
         })?;
         if left.as_ref().is_some_and(|places| places.is_empty()) {
-            return Ok(());
+            return Ok(None);
         }
         let columns = decoded.into_iter().enumerate().map(|(place, array)| match (array, &left) {
             (Some(array), Some(places)) => Ok(take(&array, places, None)?),
             (Some(array), None) => Ok(array),
+            (None, at) if self.codes == Some(place) => encoded[place].codes(at.as_ref()),
             (None, at) => column(place, at.as_ref()),
         });
         let columns = columns.collect::<DfResult<Vec<_>>>()?;
-        Ok(self.kept.push_batch(RecordBatch::try_new(self.schema.clone(), columns)?)?)
+        if self.codes.is_none() {
+            return Ok(Some(RecordBatch::try_new(self.schema.clone(), columns)?));
+        }
+        let fields = self.schema.fields().iter().zip(&columns);
+        let fields =
+            fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Ok(Some(RecordBatch::try_new(schema, columns)?))
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod encoded;
 mod filters;
+mod grouped;
 mod late;
 mod opener;
 mod source;

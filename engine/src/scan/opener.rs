@@ -4,7 +4,7 @@ use super::DataCache;
 use super::encoded::Encoded;
 use super::filters::{EarlyFilters, Wanted};
 use super::late::LateRows;
-use super::source::file_columns;
+use super::source::{file_columns, plain_columns};
 use super::store::{self, FileId};
 use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
@@ -43,9 +43,10 @@ use std::sync::Arc;
 const SEGMENT_ROWS: usize = 8192;
 
 pub(super) struct Opener {
-    inner: Arc<Inner>,
+    inner: Inner,
 }
 
+#[derive(Clone)]
 struct Inner {
     /// `None` when these files are read past it.
     cache: Option<Arc<DataCache>>,
@@ -65,6 +66,16 @@ struct Inner {
     /// Over what the scan gives.
     filters_of_joins: Arc<EarlyFilters>,
     batch_size: usize,
+    codes: Option<Codes>,
+}
+
+/// A column is handed on as it is kept.
+#[derive(Clone)]
+struct Codes {
+    /// Among the columns of `schema`.
+    place: usize,
+    /// What the scan gives, by the places of `schema`.
+    given: Vec<usize>,
 }
 
 impl Opener {
@@ -112,14 +123,30 @@ impl Opener {
             filters: Arc::new(filters),
             filters_of_joins: Arc::new(filters_of_joins),
             batch_size,
+            codes: None,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner })
+    }
+
+    /// With this column of those that the scan gives as codes, where it is kept so.
+    pub(super) fn handing_on_codes(mut self, column: Option<usize>) -> Self {
+        let source = self.inner.scan.file_source();
+        let places = file_columns(source.as_ref());
+        let in_files = source.table_schema().file_schema().fields().len();
+        let place = |column: &usize| match column.checked_sub(in_files) {
+            Some(partition_column) => Some(places.len() + partition_column),
+            None => places.iter().position(|place| place == column),
+        };
+        let given = plain_columns(source.as_ref());
+        let given = given.and_then(|given| given.iter().map(place).collect::<Option<Vec<usize>>>());
+        self.inner.codes = given.zip(column).map(|(given, column)| Codes { place: given[column], given });
+        self
     }
 }
 
 impl FileOpener for Opener {
     fn open(&self, file: PartitionedFile) -> DfResult<FileOpenFuture> {
-        let inner = self.inner.clone();
+        let inner = Arc::new(self.inner.clone());
         Ok(Box::pin(async move { inner.open(file).await }))
     }
 }
@@ -349,7 +376,13 @@ impl Inner {
         let (filters, schema) = (self.filters.clone(), self.schema.clone());
         let rows = LateRows::new(columns, file.partition_values.clone(), filters, schema, self.batch_size);
         let inner = self.clone();
-        stream::iter(rows.map(move |batch| inner.projector.project_batch(&batch?))).boxed()
+        match &self.codes {
+            None => stream::iter(rows.map(move |batch| inner.projector.project_batch(&batch?))).boxed(),
+            Some(codes) => {
+                let (given, rows) = (codes.given.clone(), rows.with_codes(codes.place));
+                stream::iter(rows.map(move |batch| Ok(batch?.project(&given)?))).boxed()
+            }
+        }
     }
 
     /// As the Parquet source does it.

@@ -1,7 +1,10 @@
 //! A Parquet source that takes from the cache what is there and filters early.
 
 use super::DataCache;
+use super::encoded::Encoded;
+use super::grouped::{self, CodeGroupsExec};
 use super::opener::Opener;
+use super::store::FileId;
 use crate::Services;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -14,6 +17,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::TaskContext;
 use datafusion::functions::core::input_file_name::InputFileNameFunc;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr_adapter::rewrite::expr_references_scalar_udf;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -29,6 +33,12 @@ const LARGEST_SCAN: u64 = 4;
 pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfResult<Arc<dyn ExecutionPlan>> {
     let cache = Services::of(context).ok().and_then(|services| services.data.clone());
     let prepared = plan.transform_up(|node| {
+        if let Some((aggregate, by)) = grouped::by_one_text(&node)
+            && let Some(scan) = handing_on_codes(aggregate.input(), by)
+        {
+            let groups = CodeGroupsExec::new(aggregate.clone(), by, scan);
+            return Ok(Transformed::yes(Arc::new(groups)));
+        }
         let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
             return Ok(Transformed::no(node));
@@ -42,12 +52,41 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfRe
             parquet: scan.file_source().clone(),
             cache: cache.as_ref().filter(fits).cloned(),
             context: context.clone(),
+            codes_of: None,
         };
         let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
         let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
         Ok(Transformed::yes(scan))
     })?;
     Ok(prepared.data)
+}
+
+/// The scan with one of its columns handed on as codes; `None` where it is not kept so, or is computed.
+fn handing_on_codes(plan: &Arc<dyn ExecutionPlan>, column: usize) -> Option<Arc<dyn ExecutionPlan>> {
+    let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
+    let source = scan.file_source().downcast_ref::<LakeSource>()?;
+    let columns = plain_columns(source)?;
+    let field = source.table_schema().file_schema().fields().get(*columns.get(column)?)?;
+    let cache = source.cache.as_ref()?;
+    let first = FileId::of(scan.object_store_url.as_str(), &files(scan).next()?.object_meta);
+    let groups = 0..cache.metadata(&first)?.num_row_groups();
+    let kept = groups.into_iter().find_map(|group| cache.column(&first, group, field))?;
+    if !kept.iter().all(|segment| matches!(segment, Encoded::Codes { .. })) {
+        return None;
+    }
+    let source = LakeSource { codes_of: Some(column), ..source.clone() };
+    let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
+    Some(DataSourceExec::from_data_source(scan))
+}
+
+/// The table's columns that a scan gives; `None` where it computes one.
+pub(super) fn plain_columns(source: &dyn FileSource) -> Option<Vec<usize>> {
+    match source.projection() {
+        Some(given) => {
+            given.iter().map(|column| Some(column.expr.downcast_ref::<Column>()?.index())).collect()
+        }
+        None => Some((0..source.table_schema().table_schema().fields().len()).collect()),
+    }
 }
 
 fn files(scan: &FileScanConfig) -> impl Iterator<Item = &PartitionedFile> {
@@ -90,6 +129,8 @@ struct LakeSource {
     parquet: Arc<dyn FileSource>,
     cache: Option<Arc<DataCache>>,
     context: Arc<TaskContext>,
+    /// The column that is handed on as codes where it is kept so, for [`CodeGroupsExec`] above.
+    codes_of: Option<usize>,
 }
 
 impl FileSource for LakeSource {
@@ -101,7 +142,7 @@ impl FileSource for LakeSource {
     ) -> DfResult<Arc<dyn FileOpener>> {
         let scan = FileScanConfigBuilder::from(base_config.clone()).with_source(self.parquet.clone()).build();
         let opener = Opener::new(self.cache.clone(), self.context.clone(), scan, object_store, partition)?;
-        Ok(Arc::new(opener))
+        Ok(Arc::new(opener.handing_on_codes(self.codes_of)))
     }
 
     fn table_schema(&self) -> &TableSchema {
