@@ -22,7 +22,7 @@ pub use members::{Heartbeat, Member, Members};
 pub use worker::WorkerServer;
 
 use crate::codec::Codec;
-use crate::{Engine, EngineKind, Execution, JobSpec, session};
+use crate::{Engine, EngineKind, Execution, JobSpec, early_keys, session};
 use async_trait::async_trait;
 use channels::Channels;
 use datafusion::common::Result as DfResult;
@@ -118,6 +118,7 @@ impl Engine for Pipelined {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let workers = self.live()?;
+        early_keys::fill_in(&plan, &context).await?;
         let first = self.cluster(workers).distribute(plan.clone(), &context).await?;
         Ok(Job { engine: self.clone(), spec: job, plan, context }.run(first))
     }

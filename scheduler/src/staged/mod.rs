@@ -40,7 +40,8 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::exec::SelectRowsExec;
 use tidemill_engine::pipelined::Members;
 use tidemill_engine::{
-    Engine, EngineKind, Execution, JobSpec, Services, cooperative, explicit_order, from_datafusion, session,
+    Engine, EngineKind, Execution, JobSpec, Services, cooperative, early_keys, explicit_order,
+    from_datafusion, session,
 };
 use tokio::task::JoinHandle;
 
@@ -150,6 +151,7 @@ impl Engine for Staged {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
+        early_keys::fill_in(&plan, &context).await?;
         let plan = self.prepare(plan, context.clone()).await?;
         let session = self.session(&context);
         let (server, clients) = (self.server.clone(), self.clients.clone());

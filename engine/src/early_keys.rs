@@ -1,0 +1,215 @@
+//! Keys of small build sides, known before a plan is cut into stages.
+//!
+//! A hash join fills in a filter for the scans of its other side when it has read its build side. In one process
+//! every scan below sees it. Between processes it stays within a stage: `supplier ⋈ nation` filters suppliers where
+//! both are read together, but a supplier that is sent to another stage first is sent whole.
+//!
+//! ```text
+//!      HashJoin(nation.key = supplier.nation)            nation has 25 rows: read here, before anything runs
+//!       ├─ Filter(name = 'FRANCE') ─ Scan(nation)   ───▶ keys {6}
+//!       └─ Broadcast ─ Scan(supplier, filter f)     ◀─── f := nation = 6, and travels with the plan
+//! ```
+//! Such a filter only says which rows no join will miss, so an answer never depends on it.
+
+use crate::{from_datafusion, scan};
+use arrow::array::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{NullEquality, Result as DfResult, ScalarValue};
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, binary, in_list, lit};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tidemill_core::Result;
+
+/// Bytes of files that are read twice, here and by the stage of the join, to save others from reading more.
+const MOST_BYTES: u64 = 2 << 20;
+/// Keys that travel with each task of a scan. A year has fewer days.
+const MOST_KEYS: usize = 512;
+
+/// Fills in the filters of joins whose build sides are small, outer joins first: their filters are below the others.
+pub async fn fill_in(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<()> {
+    for join in small_joins(plan).map_err(from_datafusion)? {
+        let Some(join) = join.downcast_ref::<HashJoinExec>() else { continue };
+        fill_in_one(join, context).await.map_err(from_datafusion)?;
+    }
+    Ok(())
+}
+
+fn small_joins(plan: &Arc<dyn ExecutionPlan>) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
+    let mut joins = Vec::new();
+    plan.apply(|node| {
+        let suits = node.downcast_ref::<HashJoinExec>().is_some_and(|join| {
+            filter_of(join).is_some()
+                && join.null_equality() == NullEquality::NullEqualsNothing
+                && bytes_to_read(join.left()).is_some_and(|bytes| bytes <= MOST_BYTES)
+        });
+        if suits {
+            joins.push(Arc::clone(node));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(joins)
+}
+
+/// What the join fills in when it runs.
+fn filter_of(join: &HashJoinExec) -> Option<Arc<dyn PhysicalExpr>> {
+    join.dynamic_expressions_produced().into_iter().find(|filter| filter.is::<DynamicFilterPhysicalExpr>())
+}
+
+/// `None` when it does more than to read files and to leave some of their rows out.
+fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+    if let Some(source) = plan.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source) {
+        let scan = source.downcast_ref::<FileScanConfig>()?;
+        return Some(
+            scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum(),
+        );
+    }
+    let plain = plan.is::<FilterExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<RepartitionExec>()
+        || plan.is::<HashJoinExec>();
+    if !plain {
+        return None;
+    }
+    plan.children().into_iter().map(bytes_to_read).sum()
+}
+
+async fn fill_in_one(join: &HashJoinExec, context: &Arc<TaskContext>) -> DfResult<()> {
+    let Some(filter) = filter_of(join) else { return Ok(()) };
+    let Some(filter) = filter.downcast_ref::<DynamicFilterPhysicalExpr>() else { return Ok(()) };
+    // A copy, as some operators run only once.
+    let build = scan::prepare(reset_plan_states(Arc::clone(join.left()))?, context)?;
+    let rows = collect(build, Arc::clone(context)).await?;
+    let mut conditions = Vec::new();
+    for (of_build, of_probe) in join.on() {
+        conditions.extend(condition(&rows, of_build, of_probe, join)?);
+    }
+    let all = conditions
+        .into_iter()
+        .map(Ok)
+        .reduce(|left, right| binary(left?, Operator::And, right?, join.right().schema().as_ref()));
+    match all {
+        Some(all) => filter.update(all?),
+        None => Ok(()),
+    }
+}
+
+/// What the other side must be to have a partner; `None` where these would be too many values to tell.
+fn condition(
+    rows: &[RecordBatch],
+    of_build: &Arc<dyn PhysicalExpr>,
+    of_probe: &Arc<dyn PhysicalExpr>,
+    join: &HashJoinExec,
+) -> DfResult<Option<Arc<dyn PhysicalExpr>>> {
+    let schema = join.right().schema();
+    if of_build.data_type(&join.left().schema())? != of_probe.data_type(&schema)? {
+        return Ok(None);
+    }
+    let mut keys: HashSet<ScalarValue> = HashSet::new();
+    let (mut least, mut greatest) = (None::<ScalarValue>, None::<ScalarValue>);
+    for batch in rows {
+        let column = of_build.evaluate(batch)?.into_array(batch.num_rows())?;
+        for row in 0..column.len() {
+            let key = ScalarValue::try_from_array(&column, row)?;
+            if !key.is_null() {
+                keys.insert(key);
+            }
+        }
+        if keys.len() > MOST_KEYS {
+            return Ok(None);
+        }
+    }
+    for key in &keys {
+        if least.as_ref().is_none_or(|least| key < least) {
+            least = Some(key.clone());
+        }
+        if greatest.as_ref().is_none_or(|greatest| key > greatest) {
+            greatest = Some(key.clone());
+        }
+    }
+    let (Some(least), Some(greatest)) = (least, greatest) else { return Ok(Some(lit(false))) };
+    let keys = keys.into_iter().map(|key| lit(key)).collect();
+    let one_of = in_list(Arc::clone(of_probe), keys, &false, &schema)?;
+    // Statistics are compared with the bounds.
+    let from = binary(Arc::clone(of_probe), Operator::GtEq, lit(least), &schema)?;
+    let to = binary(Arc::clone(of_probe), Operator::LtEq, lit(greatest), &schema)?;
+    let within = binary(from, Operator::And, to, &schema)?;
+    Ok(Some(binary(within, Operator::And, one_of, &schema)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Services, session};
+    use datafusion::physical_plan::displayable;
+    use datafusion::prelude::SessionContext;
+    use tidemill_core::ConnectorRegistry;
+    use tidemill_core::config::Config;
+
+    async fn context(folder: &std::path::Path) -> SessionContext {
+        let services = Services::new(Config::default(), ConnectorRegistry::default());
+        let runtime = session::runtime_env(&services.config).unwrap();
+        let context = SessionContext::new_with_state(session::session_state(&services, runtime).build());
+        for (name, query) in [
+            (
+                "region",
+                "SELECT value AS r_key, concat('region ', value) AS r_name FROM generate_series(0, 4)",
+            ),
+            ("nation", "SELECT value AS n_key, value % 5 AS n_region FROM generate_series(0, 24)"),
+            ("supplier", "SELECT value AS s_key, value % 25 AS s_nation FROM generate_series(0, 9999)"),
+        ] {
+            let file = folder.join(format!("{name}.parquet"));
+            for sql in [
+                format!("COPY ({query}) TO '{}'", file.display()),
+                format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{}'", file.display()),
+            ] {
+                context.sql(&sql).await.unwrap().collect().await.unwrap();
+            }
+        }
+        context
+    }
+
+    #[tokio::test]
+    async fn scans_know_the_keys_of_small_build_sides_before_they_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = context(folder.path()).await;
+        let sql = "SELECT count(*) FROM supplier, nation, region \
+                   WHERE s_nation = n_key AND n_region = r_key AND r_name = 'region 3'";
+        let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        fill_in(&plan, &context.task_ctx()).await.unwrap();
+        let shown = displayable(plan.as_ref()).indent(false).to_string();
+        let filter_of = |table: &str| shown.lines().find(|line| line.contains(table)).unwrap().to_owned();
+        assert!(filter_of("nation.parquet").contains("n_region@1 IN (SET) ([3])"), "{shown}");
+        assert!(filter_of("supplier.parquet").contains("s_nation@1 >= 3 AND s_nation@1 <= 23"), "{shown}");
+        // The plan itself has not been run.
+        let rows = collect(plan, context.task_ctx()).await.unwrap();
+        assert_eq!(rows[0].column(0).as_ref(), &arrow::array::Int64Array::from(vec![2000]));
+    }
+
+    #[tokio::test]
+    async fn no_keys_match_nothing_and_many_are_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = context(folder.path()).await;
+        for (sql, expected) in [
+            ("SELECT count(*) FROM supplier JOIN nation ON s_nation = n_key WHERE n_region = 9", "[ false ]"),
+            ("SELECT count(*) FROM supplier a JOIN supplier b ON a.s_key = b.s_key", "[ empty ]"),
+        ] {
+            let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+            fill_in(&plan, &context.task_ctx()).await.unwrap();
+            let shown = displayable(plan.as_ref()).indent(false).to_string();
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+}
