@@ -10,13 +10,13 @@ import multiprocessing
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
 
-import adbc_driver_flightsql.dbapi as flightsql
-
 from . import events, latency, report, tpch
-from .engines import IN_PROCESS, PIPELINED, STAGED
+from .engines import AUTO, IN_PROCESS, PIPELINED, STAGED
+from .light import Light
 from .servers import Server
 
 PROCESSES = 4
@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=float, default=1, help="TPC-H's scale factor; default 1")
     parser.add_argument("--cores", type=int, default=2, help="default 2")
     parser.add_argument(
-        "--engines", nargs="*", choices=[IN_PROCESS, PIPELINED, STAGED], default=[IN_PROCESS, PIPELINED]
+        "--engines", nargs="*", choices=[IN_PROCESS, AUTO, PIPELINED, STAGED], default=[IN_PROCESS, AUTO, PIPELINED]
     )
     parser.add_argument("--text", action="store_true", help="send the point query as text, not prepared and bound")
 
@@ -63,18 +63,16 @@ class Outcome:
 
 def point_client(task: Task, number: int, start: threading.Barrier, outcome: Outcome) -> None:
     draw = random.Random(task.seed * 1000 + number)
-    with connected(task) as cursor:
+    with connected(task) as light:
+        prepared = light.prepare(POINT) if task.prepared else None
         start.wait()
         deadline = time.monotonic() + task.seconds
         while time.monotonic() < deadline:
             key = latency.order_key(draw, task.scale)
             begun = time.perf_counter()
             try:
-                if task.prepared:
-                    cursor.execute(POINT, [key])
-                else:
-                    cursor.execute(POINT.replace("?", str(key)))
-                keys = [row[0] for row in cursor.fetchall()]
+                answer = prepared.ask(key) if prepared else light.ask(POINT.replace("?", str(key)))
+                keys = answer.column(0).to_pylist()
                 outcome.milliseconds.append((time.perf_counter() - begun) * 1000)
                 if keys != [key]:
                     outcome.faults.append(f"key {key}: {keys}")
@@ -86,15 +84,14 @@ def heavy_client(task: Task, number: int, start: threading.Barrier, outcome: Out
     names = list(task.queries)
     # Each begins with another query.
     place = (task.seed + number) * 5
-    with connected(task) as cursor:
+    with connected(task) as light:
         start.wait()
         deadline = time.monotonic() + task.seconds
         while time.monotonic() < deadline:
             query, rows = task.queries[names[place % len(names)]]
             place += 1
             try:
-                cursor.execute(query)
-                found = cursor.fetch_arrow_table().num_rows
+                found = light.ask(query).num_rows
                 outcome.queries += 1
                 if found != rows:
                     outcome.faults.append(f"{names[(place - 1) % len(names)]}: {found} rows instead of {rows}")
@@ -103,10 +100,14 @@ def heavy_client(task: Task, number: int, start: threading.Barrier, outcome: Out
 
 
 @contextlib.contextmanager
-def connected(task: Task):
-    with flightsql.connect(f"grpc://{task.flight}", autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SET engine = '{task.engine.replace('-', '_')}'")
-        yield cursor
+def connected(task: Task) -> Iterator[Light]:
+    with Light(task.flight) as light:
+        light.ask(setting(task.engine))
+        yield light
+
+
+def setting(engine: str) -> str:
+    return f"SET engine = '{engine.replace('-', '_')}'"
 
 
 def process(task: Task, start: threading.Barrier, outcomes: Queue) -> None:
@@ -163,7 +164,7 @@ def run(arguments: argparse.Namespace) -> None:
             tpch.declare(server, folder)
             with server.connect() as connection, connection.cursor() as cursor:
                 cursor.execute(latency.FILL)
-                cursor.execute(f"SET engine = '{engine.replace('-', '_')}'")
+                cursor.execute(setting(engine))
                 queries = {}
                 for name, query in tpch.queries().items():
                     cursor.execute(query)

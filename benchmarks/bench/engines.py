@@ -22,7 +22,7 @@ from .servers import Server
 
 PEERS = Path(__file__).parent.parent / "peers"
 TITLES = {"datafusion": "DataFusion", "sail": "Sail", "spark": "Spark", "duckdb": "DuckDB"}
-IN_PROCESS, PIPELINED, STAGED = "in-process", "pipelined", "staged"
+AUTO, IN_PROCESS, PIPELINED, STAGED = "auto", "in-process", "pipelined", "staged"
 # Each in a Python environment of its own that `peers/install` makes; the others are in this one.
 OWN_ENVIRONMENT = ("sail", "spark")
 START_SECONDS = 120

@@ -112,6 +112,8 @@ pub struct Jobs {
     pub queue_length: usize,
     /// A statement that reads at least so many bytes is heavy.
     pub heavy_from_bytes: u64,
+    /// A query that reads less runs in the scheduler itself, unless its session says where it shall.
+    pub local_below_bytes: u64,
     /// Memory that one statement may use in this process, in bytes; 0 means three quarters of
     /// `engine.memory_limit_bytes`.
     pub memory_limit_bytes: usize,
@@ -235,6 +237,7 @@ impl Default for Jobs {
             light_slots: 0,
             queue_length: 1000,
             heavy_from_bytes: 64 << 20,
+            local_below_bytes: 8 << 20,
             memory_limit_bytes: 0,
         }
     }

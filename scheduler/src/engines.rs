@@ -79,6 +79,11 @@ impl Engines {
         Self { in_process, cluster: Some(Cluster { pipelined, staged }) }
     }
 
+    /// The engine of this process.
+    pub fn in_process(&self) -> Arc<dyn Engine> {
+        self.in_process.clone()
+    }
+
     /// The engine of epochs: the executors where there are any to wait for, else this process.
     pub fn for_epochs(&self) -> Result<Arc<dyn Engine>> {
         match &self.cluster {

@@ -7,7 +7,7 @@ use super::definitions::{Definitions, IfThere, SchemaDef};
 use super::query::Runner;
 use super::session::Session;
 use super::unfilled::Unfilled;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use backon::{ExponentialBuilder, Retryable};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
@@ -133,7 +133,7 @@ impl Definer {
         };
         let schema: SchemaRef = match (&create.schema, &plan) {
             (Some(schema), _) => schema.clone(),
-            (None, Some(plan)) => Arc::new(plan.schema().as_arrow().clone()),
+            (None, Some(plan)) => nullable(plan.schema().as_arrow()),
             (None, None) => return Err(Error::internal("a table without columns")),
         };
         let options = TableOptions {
@@ -321,4 +321,10 @@ pub(super) fn delta_table(name: TableName, location: &Url) -> TableDef {
         partition_by: Arc::new(arrow::datatypes::Schema::empty()),
         options: BTreeMap::new(),
     }
+}
+
+/// What a query gives, without promises for rows that come later: that it has no NULL now binds nobody.
+fn nullable(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

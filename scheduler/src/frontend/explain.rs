@@ -3,7 +3,7 @@
 use super::answers::{new_job, text, text_batch, text_schema};
 use super::api::{Answer, AnswerKind};
 use super::drive::{Launch, Try};
-use super::query::{Planned, Runner, plan_for};
+use super::query::{Planned, Runner};
 use super::session::Session;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
@@ -33,8 +33,7 @@ impl Runner {
         }
         let mut rows = Vec::new();
         let optimized = session.state.optimize(&plan).map_err(from_datafusion)?;
-        let Planned { plan, engine, reason } =
-            plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let Planned { plan, engine, reason } = self.plan(session, &plan).await?;
         rows.push(engine_row(&engine, &reason));
         let logical = match explain.format {
             ExplainFormat::Indent | ExplainFormat::Tree => optimized.display_indent().to_string(),
@@ -54,7 +53,7 @@ impl Runner {
 
     /// Runs the query as a job like any other, and gives what its stages took instead of its rows.
     async fn analyze(&self, session: &Session, plan: LogicalPlan, verbose: bool) -> Result<Answer> {
-        let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let planned = self.plan(session, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
         let launch: Launch = Box::new(move |Try { planned, job, context, .. }| {
             Box::pin(async move {

@@ -2,10 +2,11 @@
 
 use super::answers::{count_schema, counting, new_job};
 use super::api::{Answer, AnswerKind};
+use super::cost;
 use super::drive::{Launch, Try};
 use super::jobs::Jobs;
 use super::session::Session;
-use crate::admission::{Background, Gate};
+use crate::admission::{Background, Gate, Lane};
 use crate::engines::{EngineChoice, Engines, Traits};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
@@ -19,7 +20,7 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, JobId, Result, SinkSpec, WriteScope, Written};
 use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{Engine, Execution, JobKind, JobSpec, from_datafusion};
+use tidemill_engine::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion};
 
 /// Nodes that only this process can run, and why.
 const LOCAL_ONLY: &[(&str, &str)] = &[
@@ -45,13 +46,30 @@ pub(super) struct Runner {
     pub(super) connectors: ConnectorRegistry,
     /// `jobs.heavy_from_bytes`.
     pub(super) heavy_from: u64,
+    /// `jobs.local_below_bytes`.
+    pub(super) local_below: u64,
     /// `jobs.memory_limit_bytes`.
     pub(super) memory_limit: usize,
 }
 
 impl Runner {
+    /// The plan of a query. What reads little is run here: to share it out would take longer, and cost this
+    /// process more.
+    pub(super) async fn plan(&self, session: &Session, plan: &LogicalPlan) -> Result<Planned> {
+        let planned = plan_for(&self.engines, session.engine, &session.state, plan).await?;
+        let little = session.engine == EngineChoice::Auto
+            && planned.engine.kind() == EngineKind::Pipelined
+            && cost::of(&planned.plan, self.local_below).lane == Lane::Light;
+        Ok(match little {
+            true => {
+                Planned { engine: self.engines.in_process(), reason: "it reads little".to_owned(), ..planned }
+            }
+            false => planned,
+        })
+    }
+
     pub(super) async fn query(&self, session: &Session, sql: &str, plan: LogicalPlan) -> Result<Answer> {
-        let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
+        let planned = self.plan(session, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
         let (id, schema, title) = (new_job(), planned.plan.schema(), sql.to_owned());
         let launch: Launch = Box::new(move |Try { planned, job, context, .. }| {

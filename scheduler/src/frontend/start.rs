@@ -95,6 +95,7 @@ impl Node {
             jobs: jobs.clone(),
             connectors: connectors.clone(),
             heavy_from: config.jobs.heavy_from_bytes,
+            local_below: config.jobs.local_below_bytes,
             memory_limit: config.jobs.memory_limit_bytes,
         };
         let load_query = LoadQuery { session: fresh.clone(), runner: runner.clone() };

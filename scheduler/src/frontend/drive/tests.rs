@@ -40,6 +40,7 @@ fn house(engines: Engines) -> House {
         jobs: Jobs::default(),
         connectors: ConnectorRegistry::default(),
         heavy_from: 64 << 20,
+        local_below: 0,
         memory_limit: 0,
     };
     House { runner, context, pool }
