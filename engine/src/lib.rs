@@ -21,6 +21,7 @@ pub mod maintenance;
 pub mod memory;
 pub mod object_stores;
 pub mod pipelined;
+pub mod priority;
 pub mod scan;
 mod services;
 pub mod session;

@@ -3,7 +3,7 @@
 use super::carried::Carried;
 use super::channels::Channels;
 use crate::codec::Codec;
-use crate::{Services, scan, session, to_datafusion};
+use crate::{Services, priority, scan, session, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -47,6 +47,7 @@ impl WorkerServer {
         let server = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("pipelined")
+            .on_thread_start(|| priority::yield_to_others(priority::WORKER))
             .enable_all()
             .build()
             .map_err(broken)?;
