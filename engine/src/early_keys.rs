@@ -13,14 +13,14 @@
 
 use crate::{from_datafusion, scan};
 use arrow::array::RecordBatch;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{NullEquality, Result as DfResult, ScalarValue};
-use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, binary, in_list, lit};
+use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, Literal, binary, in_list, lit};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::filter::FilterExec;
@@ -37,13 +37,51 @@ const MOST_BYTES: u64 = 2 << 20;
 /// Keys that travel with each task of a scan. A year has fewer days.
 const MOST_KEYS: usize = 512;
 
-/// Fills in the filters of joins whose build sides are small, outer joins first: their filters are below the others.
-pub async fn fill_in(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<()> {
-    for join in small_joins(plan).map_err(from_datafusion)? {
+/// The plan with the filters of joins whose build sides are small in its scans. Outer joins come first: their
+/// filters are below the others.
+pub async fn fill_in(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let joins = small_joins(&plan).map_err(from_datafusion)?;
+    if joins.is_empty() {
+        return Ok(plan);
+    }
+    for join in joins {
         let Some(join) = join.downcast_ref::<HashJoinExec>() else { continue };
         fill_in_one(join, context).await.map_err(from_datafusion)?;
     }
-    Ok(())
+    settled(plan).map_err(from_datafusion)
+}
+
+/// The plan whose scans have what is known instead of what a join will fill in. Such a filter cannot travel: its
+/// columns are those of the join, and are looked for in the schema of the scan.
+fn settled(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let settled = plan.transform_up(|node| {
+        let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
+            return Ok(Transformed::no(node));
+        };
+        let source = scan.file_source().downcast_ref::<ParquetSource>();
+        let Some((source, filter)) = source.zip(scan.file_source().filter()) else {
+            return Ok(Transformed::no(node));
+        };
+        let filter = filter.transform_up(|part| {
+            let Some(filter) = part.downcast_ref::<DynamicFilterPhysicalExpr>() else {
+                return Ok(Transformed::no(part));
+            };
+            let known = filter.current()?;
+            Ok(if known.is::<Literal>() { Transformed::no(part) } else { Transformed::yes(known) })
+        })?;
+        if !filter.transformed {
+            return Ok(Transformed::no(node));
+        }
+        let source = Arc::new(source.with_predicate(filter.data));
+        let scan = FileScanConfigBuilder::from(scan.clone()).with_source(source).build();
+        let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
+        Ok(Transformed::yes(scan))
+    })?;
+    Ok(settled.data)
 }
 
 fn small_joins(plan: &Arc<dyn ExecutionPlan>) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
@@ -106,7 +144,8 @@ async fn fill_in_one(join: &HashJoinExec, context: &Arc<TaskContext>) -> DfResul
     }
 }
 
-/// What the other side must be to have a partner; `None` where these would be too many values to tell.
+/// What the other side must be to have a partner; `None` where there are too many keys to tell, or none: such a join
+/// is over soon.
 fn condition(
     rows: &[RecordBatch],
     of_build: &Arc<dyn PhysicalExpr>,
@@ -139,7 +178,7 @@ fn condition(
             greatest = Some(key.clone());
         }
     }
-    let (Some(least), Some(greatest)) = (least, greatest) else { return Ok(Some(lit(false))) };
+    let (Some(least), Some(greatest)) = (least, greatest) else { return Ok(None) };
     let keys = keys.into_iter().map(|key| lit(key)).collect();
     let one_of = in_list(Arc::clone(of_probe), keys, &false, &schema)?;
     // Statistics are compared with the bounds.
@@ -188,7 +227,7 @@ mod tests {
         let sql = "SELECT count(*) FROM supplier, nation, region \
                    WHERE s_nation = n_key AND n_region = r_key AND r_name = 'region 3'";
         let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-        fill_in(&plan, &context.task_ctx()).await.unwrap();
+        let plan = fill_in(plan, &context.task_ctx()).await.unwrap();
         let shown = displayable(plan.as_ref()).indent(false).to_string();
         let filter_of = |table: &str| shown.lines().find(|line| line.contains(table)).unwrap().to_owned();
         assert!(filter_of("nation.parquet").contains("n_region@1 IN (SET) ([3])"), "{shown}");
@@ -199,15 +238,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_keys_match_nothing_and_many_are_not_told() {
+    async fn no_keys_and_many_keys_are_not_told() {
         let folder = tempfile::tempdir().unwrap();
         let context = context(folder.path()).await;
         for (sql, expected) in [
-            ("SELECT count(*) FROM supplier JOIN nation ON s_nation = n_key WHERE n_region = 9", "[ false ]"),
+            ("SELECT count(*) FROM supplier JOIN nation ON s_nation = n_key WHERE n_region = 9", "[ empty ]"),
             ("SELECT count(*) FROM supplier a JOIN supplier b ON a.s_key = b.s_key", "[ empty ]"),
         ] {
             let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-            fill_in(&plan, &context.task_ctx()).await.unwrap();
+            let plan = fill_in(plan, &context.task_ctx()).await.unwrap();
             let shown = displayable(plan.as_ref()).indent(false).to_string();
             assert!(shown.contains(expected), "{shown}");
         }

@@ -118,7 +118,7 @@ impl Engine for Pipelined {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let workers = self.live()?;
-        early_keys::fill_in(&plan, &context).await?;
+        let plan = early_keys::fill_in(plan, &context).await?;
         let first = self.cluster(workers).distribute(plan.clone(), &context).await?;
         Ok(Job { engine: self.clone(), spec: job, plan, context }.run(first))
     }

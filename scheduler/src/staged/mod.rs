@@ -151,7 +151,7 @@ impl Engine for Staged {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
-        early_keys::fill_in(&plan, &context).await?;
+        let plan = early_keys::fill_in(plan, &context).await?;
         let plan = self.prepare(plan, context.clone()).await?;
         let session = self.session(&context);
         let (server, clients) = (self.server.clone(), self.clients.clone());
