@@ -4,15 +4,15 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray};
 use arrow::compute::cast;
 use arrow::datatypes::{ArrowNativeType, DataType};
 use datafusion::common::{Result as DfResult, internal_err};
+use std::fmt::Debug;
+use std::hash::Hash;
 
 /// Bytes of a text that fit into its view, as the format of Arrow has it.
 const LONGEST_VIEW: u32 = 12;
 
 /// A value of fixed width.
-pub(super) trait Key: ArrowNativeType + Eq {
+pub(super) trait Key: ArrowNativeType + Eq + Hash + Debug {
     const BYTES: usize = size_of::<Self>();
-
-    fn hash(self) -> u64;
 
     fn write(self, to: &mut Vec<u8>);
 
@@ -23,12 +23,6 @@ pub(super) trait Key: ArrowNativeType + Eq {
 macro_rules! key {
     ($($native:ty),*) => {$(
         impl Key for $native {
-            #[inline]
-            fn hash(self) -> u64 {
-                let bits = self as u128;
-                folded(bits as u64 ^ 0x9E37_79B9_7F4A_7C15, (bits >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93)
-            }
-
             fn write(self, to: &mut Vec<u8>) {
                 to.extend_from_slice(&self.to_le_bytes());
             }
@@ -43,12 +37,6 @@ macro_rules! key {
 }
 
 key!(i32, i64, i128);
-
-/// Both halves of the product, as the hash functions of wyhash's kind mix.
-fn folded(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    product as u64 ^ (product >> 64) as u64
-}
 
 /// How values of a type become keys; `None` when they do not, as with floats, of which unlike bits may be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,6 @@ mod function;
 mod keys;
 mod rule;
 mod sets;
-mod table;
 #[cfg(test)]
 mod tests;
 
