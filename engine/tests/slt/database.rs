@@ -146,12 +146,12 @@ impl Database {
         }
         let schema = provider.schema();
         let options = ParquetReadOptions::default().schema(&schema);
-        let Ok(files) = self.context.read_parquet(&path, options).await else { return Ok(()) };
+        let Ok(files) = self.context.read_parquet(&path, options.clone()).await else { return Ok(()) };
         if files.schema().as_arrow() != schema.as_ref() || files.clone().collect().await.is_err() {
             return Ok(());
         }
         self.context.deregister_table(name)?;
-        self.context.register_table(name, files.into_view())?;
-        Ok(())
+        // A table, so that DROP TABLE finds it.
+        self.context.register_parquet(name, &path, options).await
     }
 }

@@ -1,7 +1,7 @@
 //! Results as they go over the wire.
 //!
-//! View and dictionary types become plain ones: many clients know nothing else, and a slice of a view array
-//! would be sent with all the buffers it points into.
+//! View, dictionary and large list types become plain ones: many clients know nothing else, and a slice of a view
+//! array would be sent with all the buffers it points into.
 
 use super::split::pieces;
 use super::status::to_status;
@@ -35,8 +35,11 @@ fn wire_type(data_type: &DataType) -> DataType {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Dictionary(_, values) => wire_type(values),
-        DataType::List(item) | DataType::ListView(item) => DataType::List(wire_field(item)),
-        DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(wire_field(item)),
+        // `arrow-flight` announces a large list as a plain one, so it has to be one.
+        DataType::List(item)
+        | DataType::ListView(item)
+        | DataType::LargeList(item)
+        | DataType::LargeListView(item) => DataType::List(wire_field(item)),
         DataType::FixedSizeList(item, size) => DataType::FixedSizeList(wire_field(item), *size),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),
@@ -108,8 +111,9 @@ pub(super) fn encode_batch(batch: RecordBatch) -> impl Stream<Item = Result<Flig
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, StringArray, StringViewArray};
-    use arrow::datatypes::Field;
+    use arrow::array::{ArrayRef, AsArray, LargeListArray, ListArray, StringArray, StringViewArray};
+    use arrow::datatypes::{Field, Int64Type};
+    use arrow_flight::decode::FlightRecordBatchStream;
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
     use futures::TryStreamExt;
 
@@ -136,6 +140,20 @@ mod tests {
         let wire = to_wire(&batch, &wire_schema(&batch.schema())).unwrap();
         let strings = wire.column(0).as_any().downcast_ref::<StringArray>().unwrap();
         assert_eq!(strings, &StringArray::from(vec![Some("a string that is not inlined"), None]));
+    }
+
+    #[tokio::test]
+    async fn lists_of_all_sizes_can_be_read() {
+        let large = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        let batch = RecordBatch::try_from_iter([("l", Arc::new(large) as ArrayRef)]).unwrap();
+        let one = futures::stream::iter([Ok(batch.clone())]);
+        let stream = RecordBatchStreamAdapter::new(batch.schema(), one);
+        let data = encode(Box::pin(stream), &batch.schema(), compression("none").unwrap());
+        let read = FlightRecordBatchStream::new_from_flight_data(data.map_err(FlightError::from));
+        let read: Vec<RecordBatch> = read.try_collect().await.unwrap();
+        assert_eq!(read[0].schema(), wire_schema(&batch.schema()));
+        let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        assert_eq!(read[0].column(0).as_list::<i32>(), &list);
     }
 
     #[tokio::test]
