@@ -46,14 +46,10 @@ pub(super) fn as_chrono(pattern: &str) -> Result<String> {
     let mut rest = pattern;
     while let Some(first) = rest.chars().next() {
         if first == '\'' {
-            let quoted = &rest[1..];
-            let Some(end) = quoted.find('\'') else {
+            rest = text_in_quotes(&rest[1..], &mut translated).ok_or_else(|| {
                 let message = format!("the pattern `{pattern}` has a quote that is not closed");
-                return Err(Error::new(Code::InvalidStatement, message));
-            };
-            // Two quotes are one.
-            translated.push_str(if end == 0 { "'" } else { &quoted[..end] });
-            rest = &quoted[end + 1..];
+                Error::new(Code::InvalidStatement, message)
+            })?;
             continue;
         }
         let run = &rest[..rest.find(|other| other != first).unwrap_or(rest.len())];
@@ -69,6 +65,21 @@ pub(super) fn as_chrono(pattern: &str) -> Result<String> {
         rest = &rest[run.len()..];
     }
     Ok(translated)
+}
+
+/// Copies what stands in quotes, and gives what is behind them. Two quotes are one, also alone.
+fn text_in_quotes<'a>(mut rest: &'a str, to: &mut String) -> Option<&'a str> {
+    if let Some(behind) = rest.strip_prefix('\'') {
+        to.push('\'');
+        return Some(behind);
+    }
+    loop {
+        let (text, behind) = rest.split_once('\'')?;
+        to.push_str(text);
+        let Some(more) = behind.strip_prefix('\'') else { return Some(behind) };
+        to.push('\'');
+        rest = more;
+    }
 }
 
 /// The names of a path such as `$.a.b`; `None` where it is another one.
@@ -89,6 +100,7 @@ mod tests {
         assert_eq!(as_chrono("yyyy-MM-dd'T'HH:mm:ss.SSSXXX").unwrap(), "%Y-%m-%dT%H:%M:%S.%3f%:z");
         assert_eq!(as_chrono("d. MMMM yy, h 'o''clock' a").unwrap(), "%-d. %B %y, %-I o'clock %p");
         assert_eq!(as_chrono("yyyyMMdd").unwrap(), "%Y%m%d");
+        assert_eq!(as_chrono("''yyyy''''MM'x'''").unwrap(), "'%Y''%mx'");
         assert_eq!(as_chrono("yyyy'").unwrap_err().code, Code::InvalidStatement);
         assert_eq!(as_chrono("yyyy-ww").unwrap_err().code, Code::Unsupported);
     }
