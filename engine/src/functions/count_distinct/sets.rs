@@ -21,10 +21,7 @@ const BYTES_OF_TABLE_FOR_BYTE: usize = 2;
 #[derive(Debug, Default)]
 struct Set<K> {
     keys: HashSet<K>,
-    #[expect(
-        clippy::box_collection,
-        reason = "most sets have no long text, and there may be millions of them"
-    )]
+    /// Those that are too long for a key. Boxed, as most sets have none, and there may be millions of sets.
     texts: Option<Box<HashSet<Box<[u8]>>>>,
 }
 
