@@ -15,7 +15,7 @@ use crate::{from_datafusion, scan};
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{NullEquality, Result as DfResult, ScalarValue};
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::Operator;
@@ -58,10 +58,7 @@ pub async fn fill_in(
 /// columns are those of the join, and are looked for in the schema of the scan.
 fn settled(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     let settled = plan.transform_up(|node| {
-        let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
-        let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
-            return Ok(Transformed::no(node));
-        };
+        let Some(scan) = scan::files_of(&node) else { return Ok(Transformed::no(node)) };
         let source = scan.file_source().downcast_ref::<ParquetSource>();
         let Some((source, filter)) = source.zip(scan.file_source().filter()) else {
             return Ok(Transformed::no(node));
@@ -107,11 +104,8 @@ fn filter_of(join: &HashJoinExec) -> Option<Arc<dyn PhysicalExpr>> {
 
 /// `None` when it does more than to read files and to leave some of their rows out.
 fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
-    if let Some(source) = plan.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source) {
-        let scan = source.downcast_ref::<FileScanConfig>()?;
-        return Some(
-            scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum(),
-        );
+    if plan.is::<DataSourceExec>() {
+        return scan::files_of(plan).map(scan::file_bytes);
     }
     let plain = plan.is::<FilterExec>()
         || plan.is::<ProjectionExec>()
@@ -157,7 +151,6 @@ fn condition(
         return Ok(None);
     }
     let mut keys: HashSet<ScalarValue> = HashSet::new();
-    let (mut least, mut greatest) = (None::<ScalarValue>, None::<ScalarValue>);
     for batch in rows {
         let column = of_build.evaluate(batch)?.into_array(batch.num_rows())?;
         for row in 0..column.len() {
@@ -170,16 +163,10 @@ fn condition(
             return Ok(None);
         }
     }
-    for key in &keys {
-        if least.as_ref().is_none_or(|least| key < least) {
-            least = Some(key.clone());
-        }
-        if greatest.as_ref().is_none_or(|greatest| key > greatest) {
-            greatest = Some(key.clone());
-        }
-    }
+    let least = keys.iter().reduce(|least, key| if key < least { key } else { least }).cloned();
+    let greatest = keys.iter().reduce(|greatest, key| if key > greatest { key } else { greatest }).cloned();
     let (Some(least), Some(greatest)) = (least, greatest) else { return Ok(None) };
-    let keys = keys.into_iter().map(|key| lit(key)).collect();
+    let keys = keys.into_iter().map(lit).collect();
     let one_of = in_list(Arc::clone(of_probe), keys, &false, &schema)?;
     // Statistics are compared with the bounds.
     let from = binary(Arc::clone(of_probe), Operator::GtEq, lit(least), &schema)?;

@@ -8,7 +8,7 @@ use arrow::datatypes::{
     DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue, exec_err, plan_err};
 use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -121,6 +121,15 @@ impl OptimizerRule for TruncateInUtc {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        let mut found = false;
+        plan.apply_expressions(|expr| {
+            found |= expr.exists(|part| Ok(is_date_trunc(part)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        // Most plans have none, and schemas take time to merge.
+        if !found {
+            return Ok(Transformed::no(plan));
+        }
         let schema = match &plan {
             LogicalPlan::TableScan(scan) => DFSchema::clone(&scan.projected_schema),
             plan => merge_schema(&plan.inputs()),
@@ -139,12 +148,16 @@ impl OptimizerRule for TruncateInUtc {
     }
 }
 
+fn is_date_trunc(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.name() == "date_trunc")
+}
+
 fn in_utc(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
-    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
-    let [Expr::Literal(unit, _), point] = args.as_slice() else { return None };
-    if func.name() != "date_trunc" {
+    let Expr::ScalarFunction(ScalarFunction { args, .. }) = expr else { return None };
+    if !is_date_trunc(expr) {
         return None;
     }
+    let [Expr::Literal(unit, _), point] = args.as_slice() else { return None };
     let unit = unit.try_as_str()??;
     let (_, seconds) = SECONDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     let DataType::Timestamp(_, Some(zone)) = point.get_type(schema).ok()? else { return None };

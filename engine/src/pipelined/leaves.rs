@@ -1,7 +1,7 @@
 //! How many tasks a stage gets, and which of them reads what.
 
 use crate::exec::descriptors;
-use crate::to_datafusion;
+use crate::{scan, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
 use datafusion::datasource::physical_plan::FileScanConfig;
@@ -69,8 +69,7 @@ fn task_count(
         };
     }
     let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
-    let bytes: u64 =
-        scan.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.size).sum();
+    let bytes = scan::file_bytes(scan);
     // Nothing to read would ask for no task. A declared partitioning would be cut without regard to it.
     if bytes == 0 || scan.output_partitioning.is_some() {
         return Some(DesiredTaskCountEventResponse::maximum(1));

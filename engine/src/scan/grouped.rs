@@ -37,6 +37,8 @@ use std::sync::Arc;
 
 /// Groups of a task that are handed on when there are so many; the final aggregation puts them together.
 const MOST_GROUPS: usize = 1 << 16;
+/// About what a text and its place in the table of groups take.
+const BYTES_OF_PLACE: usize = 64;
 
 /// The column of its input by whose codes an aggregation could group.
 pub(super) fn by_one_text(plan: &Arc<dyn ExecutionPlan>) -> Option<(&AggregateExec, usize)> {
@@ -220,7 +222,7 @@ impl Groups {
 
     /// Whether the groups have to be handed on before the input has ended: for their number, or for memory.
     fn must_go(&mut self) -> DfResult<bool> {
-        let texts: usize = self.places.len() * 64;
+        let texts = self.places.len() * BYTES_OF_PLACE;
         let size = self.functions.iter().map(|function| function.groups.size()).sum::<usize>() + texts;
         match self.memory.try_resize(size) {
             Ok(()) => Ok(self.places.len() >= MOST_GROUPS),

@@ -39,14 +39,11 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfRe
             let groups = CodeGroupsExec::new(aggregate.clone(), by, scan);
             return Ok(Transformed::yes(Arc::new(groups)));
         }
-        let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
-        let Some(scan) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
-            return Ok(Transformed::no(node));
-        };
+        let Some(scan) = files_of(&node) else { return Ok(Transformed::no(node)) };
         if !suits(scan) {
             return Ok(Transformed::no(node));
         }
-        let bytes: u64 = files(scan).map(|file| file.object_meta.size).sum();
+        let bytes = file_bytes(scan);
         let fits = |cache: &&Arc<DataCache>| bytes <= cache.capacity().saturating_mul(LARGEST_SCAN);
         let source = LakeSource {
             parquet: scan.file_source().clone(),
@@ -63,7 +60,7 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfRe
 
 /// The scan with one of its columns handed on as codes; `None` where it is not kept so, or is computed.
 fn handing_on_codes(plan: &Arc<dyn ExecutionPlan>, column: usize) -> Option<Arc<dyn ExecutionPlan>> {
-    let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
+    let scan = files_of(plan)?;
     let source = scan.file_source().downcast_ref::<LakeSource>()?;
     let columns = plain_columns(source)?;
     let field = source.table_schema().file_schema().fields().get(*columns.get(column)?)?;
@@ -87,6 +84,16 @@ pub(super) fn plain_columns(source: &dyn FileSource) -> Option<Vec<usize>> {
         }
         None => Some((0..source.table_schema().table_schema().fields().len()).collect()),
     }
+}
+
+/// The scan that a leaf is, if it reads files.
+pub fn files_of(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref()
+}
+
+/// Bytes of all files of a scan.
+pub fn file_bytes(scan: &FileScanConfig) -> u64 {
+    files(scan).map(|file| file.object_meta.size).sum()
 }
 
 fn files(scan: &FileScanConfig) -> impl Iterator<Item = &PartitionedFile> {

@@ -12,6 +12,7 @@ use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use std::sync::Arc;
+use tidemill_engine::scan::file_bytes;
 
 /// Where a column must equal a constant, row groups and pages are left out by their statistics: so many times less
 /// is read, to be careful.
@@ -51,8 +52,7 @@ fn leaf_bytes(leaf: &Arc<dyn ExecutionPlan>) -> Option<u64> {
             return Some(0);
         }
         if let Some(scan) = source.downcast_ref::<FileScanConfig>() {
-            let files = scan.file_groups.iter().flat_map(|group| group.iter());
-            let whole: u64 = files.map(|file| file.object_meta.size).sum();
+            let whole = file_bytes(scan);
             // Statistics know of the projection, files of the compression: the smaller one is nearer.
             let known = estimate(leaf).map_or(whole, |known| known.min(whole));
             let point = scan.file_source().filter().is_some_and(|filter| is_point(&filter));

@@ -138,7 +138,7 @@ impl<K: Key> Group<K> {
         let mut grown = 0;
         if let Group::Sent(bytes) = self {
             let bytes = std::mem::take(bytes);
-            let mut set = Set { keys: HashSet::new(), texts: None };
+            let mut set = Set::default();
             grown = merge(&mut set, &bytes)?.saturating_sub(bytes.len());
             *self = Group::Set(set);
         }
@@ -252,7 +252,7 @@ impl<K: Key> GroupsAccumulator for Sets<K> {
         let counted = counted(column, opt_filter);
         let mut sets = BinaryViewBuilder::with_capacity(column.len());
         for row in 0..column.len() {
-            let mut set = Set { keys: HashSet::new(), texts: None };
+            let mut set = Set::default();
             if counted.as_ref().is_none_or(|counted| counted.value(row)) {
                 set.insert(&values, row);
             }
