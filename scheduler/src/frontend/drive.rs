@@ -1,5 +1,5 @@
-//! Runs a job: waits for its turn, runs it on its engine, and on the staged one when the first failed for memory or
-//! for a lost worker.
+//! Runs a job: waits for its turn, runs it on its engine, and another way when that failed for memory or for a lost
+//! worker: on the staged engine, or where there is none with joins that sort and spill instead of hashing in memory.
 //!
 //! ```text
 //! client polls ─▶ JobStream ◀─ two batches at most ─ Driver (a task) ─▶ Gate ─▶ engine's stream
@@ -10,17 +10,18 @@
 
 use super::cost;
 use super::jobs::{Job, NewJob};
-use super::query::{Planned, Runner, plan_for};
+use super::query::{Planned, Runner, physical, plan_for};
 use super::session::Session;
 use crate::admission::{Lane, Permit, Request};
 use crate::engines::EngineChoice;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DfResult;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::memory_pool::{MemoryLimit, human_readable_size};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
@@ -62,6 +63,8 @@ pub(super) struct Driver {
     launch: Launch,
     job: Job,
     request: Request,
+    /// Its joins sort already.
+    sorts: bool,
 }
 
 impl Runner {
@@ -88,7 +91,16 @@ impl Runner {
             kept: !is_introspection(&logical),
         });
         let request = Request { user: session.user.clone(), lane: cost.lane, priority, again: false };
-        Driver { runner: self.clone(), session: session.clone(), logical, planned, launch, job, request }
+        Driver {
+            runner: self.clone(),
+            session: session.clone(),
+            logical,
+            planned,
+            launch,
+            job,
+            request,
+            sorts: false,
+        }
     }
 
     /// Bytes that one job may use in this process.
@@ -160,9 +172,9 @@ impl Driver {
         for number in 1.. {
             let mut begun = false;
             let Err(error) = self.attempt(number, sender, &mut permit, &mut begun).await else { break };
-            let again = if begun { None } else { self.elsewhere(&error).await };
+            let again = if begun { None } else { self.another_way(&error).await };
             let Some(planned) = again else { return Err(self.advise(error)) };
-            tracing::warn!(job = %self.job.id, %error, "the job begins again on the staged engine");
+            tracing::warn!(job = %self.job.id, %error, engine = planned.engine.kind().as_str(), "the job begins again");
             self.job.moved(planned.engine.kind(), &planned.reason);
             self.planned = planned;
         }
@@ -247,22 +259,42 @@ impl Driver {
         Ok(true)
     }
 
-    /// The staged engine, for what may work there.
-    async fn elsewhere(&self, error: &Error) -> Option<Planned> {
-        if !matches!(error.code, Code::ResourcesExhausted | Code::WorkerLost) {
+    /// How what has failed may work.
+    async fn another_way(&mut self, error: &Error) -> Option<Planned> {
+        let why = match error.code {
+            Code::ResourcesExhausted => "ran out of memory",
+            Code::WorkerLost => "lost a worker",
+            _ => return None,
+        };
+        let first = self.planned.engine.kind();
+        let planned = match self.runner.engines.second(self.session.engine, first) {
+            Some(second) => {
+                let choice = EngineChoice::Only(second.kind());
+                plan_for(&self.runner.engines, choice, &self.session.state, &self.logical).await
+            }
+            None if error.code == Code::ResourcesExhausted => self.sorting_joins().await?,
+            None => return None,
+        };
+        // What cannot be planned so keeps its first error.
+        let planned = planned.ok()?;
+        Some(Planned { reason: format!("{} {why} ({})", first.as_str(), error.message), ..planned })
+    }
+
+    /// The same in this process with joins that sort their sides, as sorts can spill and hash tables cannot; `None`
+    /// where that was done or no join would change.
+    async fn sorting_joins(&mut self) -> Option<Result<Planned>> {
+        let engine = self.planned.engine.clone();
+        let hashes = self.planned.plan.exists(|node| Ok(node.is::<HashJoinExec>())).unwrap_or_default();
+        if engine.kind() != EngineKind::InProcess || !hashes || std::mem::replace(&mut self.sorts, true) {
             return None;
         }
-        let first = self.planned.engine.kind();
-        let second = self.runner.engines.second(self.session.engine, first)?;
-        let choice = EngineChoice::Only(second.kind());
-        // What the staged engine cannot run keeps its first error.
-        let planned =
-            plan_for(&self.runner.engines, choice, &self.session.state, &self.logical).await.ok()?;
-        let why = match error.code {
-            Code::WorkerLost => "lost a worker",
-            _ => "ran out of memory",
-        };
-        Some(Planned { reason: format!("{} {why} ({})", first.as_str(), error.message), ..planned })
+        let mut config = engine.planning(self.session.state.config(), None);
+        let options = config.options_mut();
+        options.optimizer.prefer_hash_join = false;
+        // DataFusion plans them for several partitions only.
+        options.execution.target_partitions = options.execution.target_partitions.max(2);
+        let plan = physical(&self.session.state, config, &self.logical).await;
+        Some(plan.map(|plan| Planned { plan, engine, reason: String::new() }))
     }
 
     /// Out of memory: how much there was, and what helps.

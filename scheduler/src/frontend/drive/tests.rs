@@ -3,6 +3,8 @@ use crate::admission::{Background, Gate, Limits, Priority};
 use crate::engines::Engines;
 use crate::frontend::api::Answer;
 use crate::frontend::jobs::{JobStatus, JobView, Jobs};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
@@ -128,6 +130,26 @@ async fn a_query_beyond_its_memory_fails_alone_with_advice() {
     assert_eq!(modest.stream.next().await.unwrap().unwrap().num_rows(), 1);
     drop(modest);
     house.until(|house| house.pool.reserved() == 0).await;
+}
+
+/// A hash join holds one side whole; sorts of both spill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_beyond_its_memory_sorts_and_spills() {
+    let house = local();
+    let mut session = house.session("ann");
+    session.limits.memory = Some(40 << 20);
+    // The sum keeps both columns of both sides, of 16 MB each.
+    let sql = "SELECT count(*), sum(a.y - b.y) FROM \
+               (SELECT value AS x, value + 1 AS y FROM generate_series(1, 3000000)) a JOIN \
+               (SELECT value AS x, value AS y FROM generate_series(1, 3000000)) b ON a.x = b.x";
+    let mut answer = house.query(&session, sql).await;
+    let batch = answer.stream.next().await.unwrap().unwrap();
+    assert!(answer.stream.next().await.is_none());
+    let value = |column: usize| batch.column(column).as_primitive::<Int64Type>().value(0);
+    assert_eq!((value(0), value(1)), (3_000_000, 3_000_000));
+    let job = house.job(&answer.job);
+    assert_eq!((job.status, job.engine), (JobStatus::Done, EngineKind::InProcess));
+    assert!(job.reason.starts_with("in_process ran out of memory"), "{}", job.reason);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
