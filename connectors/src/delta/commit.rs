@@ -23,6 +23,7 @@ use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake_core::kernel::{Action, CommitInfo, Transaction};
 use deltalake_core::protocol::{DeltaOperation, OutputMode, SaveMode};
+use deltalake_core::table::state::DeltaTableState;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -178,11 +179,11 @@ pub(super) fn waits() -> impl Iterator<Item = Duration> + Send {
 /// Keeps what a commit of ours left.
 pub(super) fn landed(table: &Arc<Table>, loaded: Loaded, version: u64) {
     written::note(&table.url);
-    table.remember(loaded);
+    let loaded = table.remember(loaded);
     if version.is_multiple_of(CHECKPOINT_EVERY) {
         // A snapshot that grew by updates gets slower with each; the next one begins at the checkpoint.
         table.forget();
-        checkpoint(table.clone(), version);
+        checkpoint(table.clone(), loaded.state().clone());
     }
 }
 
@@ -202,14 +203,12 @@ fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {
 }
 
 /// A checkpoint only saves time, so nothing depends on whether it succeeds.
-fn checkpoint(table: Arc<Table>, version: u64) {
+fn checkpoint(table: Arc<Table>, state: DeltaTableState) {
     tokio::spawn(async move {
+        let version = state.version();
         let mut snapshot = DeltaTable::new(table.log_store.clone());
-        let outcome = match snapshot.load_version(version).await {
-            Ok(()) => deltalake_core::checkpoints::create_checkpoint(&snapshot, None).await,
-            Err(error) => Err(error),
-        };
-        match outcome {
+        snapshot.state = Some(state);
+        match deltalake_core::checkpoints::create_checkpoint(&snapshot, None).await {
             Ok(()) => tracing::debug!(table = %table.url, version, "checkpoint written"),
             Err(error) => tracing::warn!(table = %table.url, version, %error, "checkpoint not written"),
         }
