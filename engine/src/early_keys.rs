@@ -122,7 +122,7 @@ async fn fill_in_one(join: &HashJoinExec, context: &Arc<TaskContext>) -> DfResul
     let Some(filter) = filter_of(join) else { return Ok(()) };
     let Some(filter) = filter.downcast_ref::<DynamicFilterPhysicalExpr>() else { return Ok(()) };
     // A copy, as some operators run only once.
-    let build = scan::prepare(reset_plan_states(Arc::clone(join.left()))?, context)?;
+    let build = scan::prepare(reset_plan_states(Arc::clone(join.left()))?, context, scan::Rows::Stay)?;
     let rows = collect(build, Arc::clone(context)).await?;
     let mut conditions = Vec::new();
     for (of_build, of_probe) in join.on() {

@@ -59,7 +59,7 @@ impl Engine for InProcess {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let plan = ready(plan)?;
-        let plan = scan::prepare(plan, &context).map_err(from_datafusion)?;
+        let plan = scan::prepare(plan, &context, scan::Rows::Stay).map_err(from_datafusion)?;
         let stream = execute_stream(plan.clone(), context).map_err(from_datafusion)?;
         let (watched, run) = (plan.clone(), plan.clone());
         let stages: StageReports = Arc::new(move || {

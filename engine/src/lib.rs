@@ -7,6 +7,7 @@ mod change;
 pub mod codec;
 pub mod cooperative;
 pub mod decode;
+mod dictionary;
 pub mod early_keys;
 mod engine;
 pub mod epoch;

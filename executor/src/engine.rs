@@ -42,7 +42,7 @@ impl ExecutionEngine for Execution {
     ) -> DfResult<Arc<dyn QueryStageExecutor>> {
         let context =
             TaskContext::default().with_session_config(config.clone()).with_runtime(self.runtime.clone());
-        let plan = scan::prepare(plan, &Arc::new(context))?;
+        let plan = scan::prepare(plan, &Arc::new(context), scan::Rows::Travel)?;
         let inner = self.inner.create_query_stage_exec(
             job_id,
             stage_id,

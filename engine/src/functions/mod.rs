@@ -9,7 +9,8 @@ mod decimals;
 mod utc_trunc;
 
 use crate::zorder::zorder;
-use count_distinct::{GroupedSets, count_distinct};
+use count_distinct::GroupedSets;
+pub(crate) use count_distinct::{IdSets, count_distinct};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};

@@ -158,6 +158,10 @@ impl WorkerPlanRewriteHandler for PrepareScans {
         let context = TaskContext::default()
             .with_session_config(event.session_config.clone())
             .with_runtime(self.runtime.clone());
-        Ok(WorkerPlanRewriteEventResponse::new(scan::prepare(event.plan, &Arc::new(context))?))
+        Ok(WorkerPlanRewriteEventResponse::new(scan::prepare(
+            event.plan,
+            &Arc::new(context),
+            scan::Rows::Travel,
+        )?))
     }
 }

@@ -61,8 +61,8 @@ impl Encoded {
         })
     }
 
-    /// The rows at these places, or all, as a dictionary if they are kept as codes.
-    pub(super) fn codes(&self, places: Option<&UInt32Array>) -> DfResult<ArrayRef> {
+    /// The rows at these places, or all, as they are kept: codes as a dictionary.
+    pub(super) fn as_kept(&self, places: Option<&UInt32Array>) -> DfResult<ArrayRef> {
         let Self::Codes { codes, values } = self else {
             return places.map_or_else(|| self.decode(), |places| self.decode_at(places));
         };

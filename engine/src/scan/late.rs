@@ -20,7 +20,7 @@ pub(super) struct LateRows {
     /// The next one.
     segment: usize,
     /// The column that stays as it is kept.
-    codes: Option<usize>,
+    kept_as_is: Option<usize>,
 }
 
 impl LateRows {
@@ -34,12 +34,12 @@ impl LateRows {
     ) -> Self {
         let kept = BatchCoalescer::new(schema.clone(), batch_size)
             .with_biggest_coalesce_batch_size(Some(batch_size / 2));
-        Self { columns, values, filters, schema, kept, segment: 0, codes: None }
+        Self { columns, values, filters, schema, kept, segment: 0, kept_as_is: None }
     }
 
-    /// The same with codes in the place of one column's texts, segment by segment: a dictionary is one segment's.
-    pub(super) fn with_codes(self, column: usize) -> impl Iterator<Item = DfResult<RecordBatch>> {
-        let rows = Self { codes: Some(column), ..self };
+    /// The same with one column as it is kept, segment by segment: the dictionary of codes is one segment's.
+    pub(super) fn as_kept(self, column: usize) -> impl Iterator<Item = DfResult<RecordBatch>> {
+        let rows = Self { kept_as_is: Some(column), ..self };
         let segments = rows.columns.first().map_or(0, |column| column.len());
         (0..segments).filter_map(move |segment| rows.rows(segment).transpose())
     }
@@ -77,11 +77,11 @@ impl LateRows {
         let columns = decoded.into_iter().enumerate().map(|(place, array)| match (array, &left) {
             (Some(array), Some(places)) => Ok(take(&array, places, None)?),
             (Some(array), None) => Ok(array),
-            (None, at) if self.codes == Some(place) => encoded[place].codes(at.as_ref()),
+            (None, at) if self.kept_as_is == Some(place) => encoded[place].as_kept(at.as_ref()),
             (None, at) => column(place, at.as_ref()),
         });
         let columns = columns.collect::<DfResult<Vec<_>>>()?;
-        if self.codes.is_none() {
+        if self.kept_as_is.is_none() {
             return Ok(Some(RecordBatch::try_new(self.schema.clone(), columns)?));
         }
         let fields = self.schema.fields().iter().zip(&columns);

@@ -26,5 +26,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use source::{file_bytes, files_of, prepare};
+pub use source::{Rows, file_bytes, files_of, prepare};
 pub use store::DataCache;

@@ -3,9 +3,10 @@
 use super::DataCache;
 use super::encoded::Encoded;
 use super::filters::{EarlyFilters, Wanted};
+use super::grouped::Form;
 use super::late::LateRows;
 use super::source::{file_columns, plain_columns};
-use super::store::{self, FileId};
+use super::store::{self, FileId, TextsId};
 use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -66,12 +67,13 @@ struct Inner {
     /// Over what the scan gives.
     filters_of_joins: Arc<EarlyFilters>,
     batch_size: usize,
-    codes: Option<Codes>,
+    kept: Option<Kept>,
 }
 
 /// A column is handed on as it is kept.
 #[derive(Clone)]
-struct Codes {
+struct Kept {
+    form: Form,
     /// Among the columns of `schema`.
     place: usize,
     /// What the scan gives, by the places of `schema`.
@@ -123,13 +125,13 @@ impl Opener {
             filters: Arc::new(filters),
             filters_of_joins: Arc::new(filters_of_joins),
             batch_size,
-            codes: None,
+            kept: None,
         };
         Ok(Self { inner })
     }
 
-    /// With this column of those that the scan gives as codes, where it is kept so.
-    pub(super) fn handing_on_codes(mut self, column: Option<usize>) -> Self {
+    /// With one column of those that the scan gives in this form, where it is kept so.
+    pub(super) fn handing_on(mut self, column: Option<(usize, Form)>) -> Self {
         let source = self.inner.scan.file_source();
         let places = file_columns(source.as_ref());
         let in_files = source.table_schema().file_schema().fields().len();
@@ -139,7 +141,8 @@ impl Opener {
         };
         let given = plain_columns(source.as_ref());
         let given = given.and_then(|given| given.iter().map(place).collect::<Option<Vec<usize>>>());
-        self.inner.codes = given.zip(column).map(|(given, column)| Codes { place: given[column], given });
+        let kept = |(given, (column, form)): (Vec<usize>, _)| Kept { form, place: given[column], given };
+        self.inner.kept = given.zip(column).map(kept);
         self
     }
 }
@@ -156,7 +159,7 @@ enum Step {
     /// As the Parquet source does it.
     Read(Vec<usize>),
     Keep(usize),
-    Here(Vec<store::Column>),
+    Here(usize, Vec<store::Column>),
 }
 
 impl Inner {
@@ -195,10 +198,31 @@ impl Inner {
             Step::Read(chosen) => self.read(only(file, &chosen, groups)),
             Step::Keep(group) => {
                 let columns = self.keep(cache, id, only(file.clone(), &[group], groups), group).await?;
-                Ok(self.batches(columns, &file))
+                Ok(self.batches(self.numbered(cache, id, &file, group, columns).await?, &file))
             }
-            Step::Here(columns) => Ok(self.batches(columns, &file)),
+            Step::Here(group, columns) => {
+                Ok(self.batches(self.numbered(cache, id, &file, group, columns).await?, &file))
+            }
         }
+    }
+
+    /// The columns with ids in the place of one column's texts, if these are wanted and there are any.
+    async fn numbered(
+        &self,
+        cache: &DataCache,
+        id: &Arc<FileId>,
+        file: &PartitionedFile,
+        group: usize,
+        mut columns: Vec<store::Column>,
+    ) -> DfResult<Vec<store::Column>> {
+        if let Some(Kept { form: Form::Ids(dictionary), place, .. }) = &self.kept {
+            let (field, column) = (&self.needed[*place], &mut columns[*place]);
+            let texts = TextsId::of(self.scan.object_store_url.as_str(), &file.object_meta, field);
+            if let Some(ids) = cache.ids(id, group, field, column, (&texts, dictionary)).await? {
+                *column = ids;
+            }
+        }
+        Ok(columns)
     }
 
     async fn metadata(
@@ -288,7 +312,7 @@ impl Inner {
                 self.needed.iter().map(|field| cache.column(id, *group, field)).collect();
             let keep = cache.touch(id, *group) && cache.takes(self.bytes(metadata.row_group(*group)));
             match (here, keep, steps.last_mut()) {
-                (Some(columns), ..) => steps.push(Step::Here(columns)),
+                (Some(columns), ..) => steps.push(Step::Here(*group, columns)),
                 (None, true, _) => steps.push(Step::Keep(*group)),
                 (None, false, Some(Step::Read(before))) => before.push(*group),
                 (None, false, _) => steps.push(Step::Read(vec![*group])),
@@ -376,10 +400,10 @@ impl Inner {
         let (filters, schema) = (self.filters.clone(), self.schema.clone());
         let rows = LateRows::new(columns, file.partition_values.clone(), filters, schema, self.batch_size);
         let inner = self.clone();
-        match &self.codes {
+        match &self.kept {
             None => stream::iter(rows.map(move |batch| inner.projector.project_batch(&batch?))).boxed(),
-            Some(codes) => {
-                let (given, rows) = (codes.given.clone(), rows.with_codes(codes.place));
+            Some(kept) => {
+                let (given, rows) = (kept.given.clone(), rows.as_kept(kept.place));
                 stream::iter(rows.map(move |batch| Ok(batch?.project(&given)?))).boxed()
             }
         }

@@ -2,10 +2,12 @@
 
 use super::DataCache;
 use super::encoded::Encoded;
-use super::grouped::{self, CodeGroupsExec};
+use super::grouped::{self, Form};
 use super::opener::Opener;
-use super::store::FileId;
+use super::store::{self, FileId, TextsId};
 use crate::Services;
+use crate::dictionary::Dictionary;
+use arrow::datatypes::FieldRef;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
@@ -19,6 +21,7 @@ use datafusion::functions::core::input_file_name::InputFileNameFunc;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr_adapter::rewrite::expr_references_scalar_udf;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
@@ -29,15 +32,25 @@ use std::sync::Arc;
 /// Files of more bytes than this many times the cache are read past it: they would only drive each other out.
 const LARGEST_SCAN: u64 = 4;
 
+/// Where the rows of a plan go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The whole plan runs in this process.
+    Stay,
+    /// The plan is a task's, and others may get its rows.
+    Travel,
+}
+
 /// The plan with its Parquet scans reading through the process's cache, if it has one, and filtering early.
-pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfResult<Arc<dyn ExecutionPlan>> {
+pub fn prepare(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+    rows: Rows,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
     let cache = Services::of(context).ok().and_then(|services| services.data.clone());
     let prepared = plan.transform_up(|node| {
-        if let Some((aggregate, by)) = grouped::by_one_text(&node)
-            && let Some(scan) = handing_on_codes(aggregate.input(), by)
-        {
-            let groups = CodeGroupsExec::new(aggregate.clone(), by, scan);
-            return Ok(Transformed::yes(Arc::new(groups)));
+        if let Some(grouped) = grouped::over_kept(&node, rows)? {
+            return Ok(Transformed::yes(grouped));
         }
         let Some(scan) = files_of(&node) else { return Ok(Transformed::no(node)) };
         if !suits(scan) {
@@ -49,7 +62,7 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfRe
             parquet: scan.file_source().clone(),
             cache: cache.as_ref().filter(fits).cloned(),
             context: context.clone(),
-            codes_of: None,
+            as_kept: None,
         };
         let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
         let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
@@ -58,20 +71,65 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfRe
     Ok(prepared.data)
 }
 
-/// The scan with one of its columns handed on as codes; `None` where it is not kept so, or is computed.
-fn handing_on_codes(plan: &Arc<dyn ExecutionPlan>, column: usize) -> Option<Arc<dyn ExecutionPlan>> {
-    let scan = files_of(plan)?;
-    let source = scan.file_source().downcast_ref::<LakeSource>()?;
-    let columns = plain_columns(source)?;
-    let field = source.table_schema().file_schema().fields().get(*columns.get(column)?)?;
-    let cache = source.cache.as_ref()?;
-    let first = FileId::of(scan.object_store_url.as_str(), &files(scan).next()?.object_meta);
-    let groups = 0..cache.metadata(&first)?.num_row_groups();
-    let kept = groups.into_iter().find_map(|group| cache.column(&first, group, field))?;
-    if !kept.iter().all(|segment| matches!(segment, Encoded::Codes { .. })) {
+/// Whether a scan keeps one of its columns as codes, from the first row group that it keeps.
+pub(super) fn keeps_codes(plan: &Arc<dyn ExecutionPlan>, column: usize) -> bool {
+    let kept = lake_column(plan, column).and_then(|column| column.first_kept());
+    kept.is_some_and(|kept| kept.iter().all(|segment| matches!(segment, Encoded::Codes { .. })))
+}
+
+/// The dictionary of a column of texts that a scan keeps; `None` where it has none.
+pub(super) fn dictionary_of(plan: &Arc<dyn ExecutionPlan>, column: usize) -> Option<Arc<Dictionary>> {
+    let column = lake_column(plan, column)?;
+    let filtered = column.source.filter().map(|filter| collect_columns(&filter)).unwrap_or_default();
+    // Filters read texts.
+    if filtered.iter().any(|by| by.index() == column.in_table) {
         return None;
     }
-    let source = LakeSource { codes_of: Some(column), ..source.clone() };
+    column.first_kept()?;
+    let first = files(column.scan).next()?;
+    column.cache.dictionary(&TextsId::of(column.store(), &first.object_meta, column.field))
+}
+
+/// A column that a scan gives as its files have it.
+struct LakeColumn<'a> {
+    scan: &'a FileScanConfig,
+    source: &'a LakeSource,
+    cache: &'a Arc<DataCache>,
+    in_table: usize,
+    field: &'a FieldRef,
+}
+
+fn lake_column(plan: &Arc<dyn ExecutionPlan>, column: usize) -> Option<LakeColumn<'_>> {
+    let scan = files_of(plan)?;
+    let source = scan.file_source().downcast_ref::<LakeSource>()?;
+    let in_table = *plain_columns(source)?.get(column)?;
+    let field = source.table_schema().file_schema().fields().get(in_table)?;
+    Some(LakeColumn { scan, source, cache: source.cache.as_ref()?, in_table, field })
+}
+
+impl LakeColumn<'_> {
+    fn store(&self) -> &str {
+        self.scan.object_store_url.as_str()
+    }
+
+    fn first_kept(&self) -> Option<store::Column> {
+        files(self.scan).find_map(|file| {
+            let id = FileId::of(self.store(), &file.object_meta);
+            let mut groups = 0..self.cache.metadata(&id)?.num_row_groups();
+            groups.find_map(|group| self.cache.column(&id, group, self.field))
+        })
+    }
+}
+
+/// The scan with one of its columns handed on as it is kept.
+pub(super) fn handing_on(
+    plan: &Arc<dyn ExecutionPlan>,
+    column: usize,
+    form: Form,
+) -> Option<Arc<dyn ExecutionPlan>> {
+    let scan = files_of(plan)?;
+    let source = scan.file_source().downcast_ref::<LakeSource>()?;
+    let source = LakeSource { as_kept: Some((column, form)), ..source.clone() };
     let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).build();
     Some(DataSourceExec::from_data_source(scan))
 }
@@ -136,8 +194,8 @@ struct LakeSource {
     parquet: Arc<dyn FileSource>,
     cache: Option<Arc<DataCache>>,
     context: Arc<TaskContext>,
-    /// The column that is handed on as codes where it is kept so, for [`CodeGroupsExec`] above.
-    codes_of: Option<usize>,
+    /// The column that is handed on in this form where it is kept so, for [`grouped`] above.
+    as_kept: Option<(usize, Form)>,
 }
 
 impl FileSource for LakeSource {
@@ -149,7 +207,7 @@ impl FileSource for LakeSource {
     ) -> DfResult<Arc<dyn FileOpener>> {
         let scan = FileScanConfigBuilder::from(base_config.clone()).with_source(self.parquet.clone()).build();
         let opener = Opener::new(self.cache.clone(), self.context.clone(), scan, object_store, partition)?;
-        Ok(Arc::new(opener.handing_on_codes(self.codes_of)))
+        Ok(Arc::new(opener.handing_on(self.as_kept.clone())))
     }
 
     fn table_schema(&self) -> &TableSchema {

@@ -1,8 +1,8 @@
 //! What comes out of the cache is what the files hold.
 
-use super::{DataCache, prepare};
+use super::{DataCache, Rows, prepare};
 use crate::{Services, session};
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::physical_plan::{collect, displayable};
@@ -18,25 +18,38 @@ use tidemill_core::config::Config;
 const ROWS: i64 = 50_000;
 const GROUP_ROWS: usize = 20_000;
 
-/// `id` counts up from `first`, `kind` is one of three or NULL, `mixed` has few values in the first row group only.
+/// `id` counts up from `first`, `kind` is one of three or NULL, `mixed` has few values in the first row group only,
+/// and `visitor` is one of six thousand, most of whom come again.
 fn write(path: &Path, first: i64) {
     let schema = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, false),
         Field::new("kind", DataType::Utf8, true),
         Field::new("name", DataType::Utf8, true),
         Field::new("mixed", DataType::Utf8, false),
+        Field::new("visitor", DataType::Utf8, true),
     ]));
     let ids = Int64Array::from_iter_values(first..first + ROWS);
     let kinds: StringArray = (0..ROWS).map(|n| (n % 4 > 0).then(|| format!("kind {}", n % 4))).collect();
     let names: StringArray = (0..ROWS).map(|n| Some(format!("the name of row number {n}"))).collect();
     let mixed = (0..ROWS).map(|n| if n < GROUP_ROWS as i64 { n % 7 } else { n });
     let mixed: StringArray = mixed.map(|n| Some(format!("mixed {n}"))).collect();
-    let columns = vec![Arc::new(ids) as _, Arc::new(kinds) as _, Arc::new(names) as _, Arc::new(mixed) as _];
-    let batch = RecordBatch::try_new(schema.clone(), columns);
+    let visitors: StringArray = (0..ROWS).map(|n| visitor(n * n % 6007)).collect();
+    let columns: [ArrayRef; 5] =
+        [Arc::new(ids), Arc::new(kinds), Arc::new(names), Arc::new(mixed), Arc::new(visitors)];
+    let batch = RecordBatch::try_new(schema.clone(), columns.to_vec());
     let groups = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema, Some(groups)).unwrap();
     writer.write(&batch.unwrap()).unwrap();
     writer.close().unwrap();
+}
+
+/// Some names fit into a view, and some are NULL.
+fn visitor(number: i64) -> Option<String> {
+    match number % 3 {
+        0 => None,
+        1 => Some(format!("v {number}")),
+        _ => Some(format!("the visitor of number {number}")),
+    }
 }
 
 fn by_day() -> ParquetReadOptions<'static> {
@@ -65,8 +78,12 @@ impl Table {
 
     /// The answer as DataFusion gives it and as it comes through the cache.
     async fn ask(&self, sql: &str) -> [String; 2] {
+        self.ask_for(sql, Rows::Stay).await
+    }
+
+    async fn ask_for(&self, sql: &str, rows: Rows) -> [String; 2] {
         let plan = self.context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-        let cached = prepare(plan.clone(), &self.context.task_ctx()).unwrap();
+        let cached = prepare(plan.clone(), &self.context.task_ctx(), rows).unwrap();
         let plain = collect(plan, self.context.task_ctx()).await.unwrap();
         let cached = collect(cached, self.context.task_ctx()).await.unwrap();
         [plain, cached].map(|batches| pretty_format_batches(&batches).unwrap().to_string())
@@ -103,6 +120,7 @@ async fn groups_of_one_text_are_counted_by_codes() {
         "SELECT kind, count(DISTINCT name) AS names, max(day) AS day FROM t GROUP BY kind ORDER BY kind",
         "SELECT mixed, count(*) AS n, avg(id) AS id FROM t GROUP BY mixed ORDER BY mixed",
         "SELECT DISTINCT kind FROM t ORDER BY kind",
+        "SELECT kind, count(*) AS n FROM t WHERE id % 3 = 1 GROUP BY kind ORDER BY kind",
     ];
     let others = [
         "SELECT kind, count(*) FILTER (WHERE id > 7) AS n FROM t GROUP BY kind ORDER BY kind",
@@ -119,9 +137,43 @@ async fn groups_of_one_text_are_counted_by_codes() {
     }
     for sql in by_codes.iter().chain(&others) {
         let plan = table.context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-        let prepared = prepare(plan, &table.context.task_ctx()).unwrap();
+        let prepared = prepare(plan, &table.context.task_ctx(), Rows::Stay).unwrap();
         let shown = displayable(prepared.as_ref()).indent(false).to_string();
-        assert_eq!(shown.contains("CodeGroupsExec"), by_codes.contains(sql), "{sql}:\n{shown}");
+        assert_eq!(shown.contains("by=codes"), by_codes.contains(sql), "{sql}:\n{shown}");
+    }
+}
+
+#[tokio::test]
+async fn distinct_texts_are_counted_by_ids() {
+    let table = Table::new().await;
+    let by_ids = [
+        "SELECT id % 5 AS g, count(DISTINCT visitor) AS n, sum(day) AS days FROM t GROUP BY id % 5 ORDER BY g",
+        "SELECT day, id % 7 AS g, count(DISTINCT visitor) AS n FROM t WHERE id > 30000 GROUP BY day, id % 7 ORDER BY day, g",
+        "SELECT kind, count(DISTINCT visitor) AS n FROM t WHERE kind > 'kind 1' GROUP BY kind ORDER BY kind",
+    ];
+    let others = [
+        "SELECT id % 5 AS g, count(DISTINCT visitor) AS n FROM t WHERE visitor > 'v 3' GROUP BY id % 5 ORDER BY g",
+        "SELECT id % 5 AS g, count(DISTINCT visitor) AS n, min(visitor) AS least FROM t GROUP BY id % 5 ORDER BY g",
+        "SELECT id % 5 AS g, count(DISTINCT id) AS n FROM t GROUP BY id % 5 ORDER BY g",
+        // A name comes once: numbering them is given up.
+        "SELECT id % 5 AS g, count(DISTINCT name) AS n FROM t GROUP BY id % 5 ORDER BY g",
+    ];
+    for sql in &by_ids[1..] {
+        table.ask(sql).await;
+    }
+    for (round, rows) in
+        [Rows::Stay, Rows::Travel, Rows::Stay, Rows::Travel, Rows::Stay].into_iter().enumerate()
+    {
+        for sql in by_ids.iter().chain(&others) {
+            let [plain, cached] = table.ask_for(sql, rows).await;
+            assert_eq!(plain, cached, "round {round}: {sql}");
+        }
+    }
+    for sql in by_ids.iter().chain(&others) {
+        let plan = table.context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let prepared = prepare(plan, &table.context.task_ctx(), Rows::Stay).unwrap();
+        let shown = displayable(prepared.as_ref()).indent(false).to_string();
+        assert_eq!(shown.contains("by=ids"), by_ids.contains(sql), "{sql}:\n{shown}");
     }
 }
 
@@ -138,7 +190,7 @@ async fn a_file_that_was_written_anew_is_read_anew() {
     context.register_parquet("u", place.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
     let plan =
         context.sql("SELECT min(id) AS least FROM u").await.unwrap().create_physical_plan().await.unwrap();
-    let cached = prepare(plan, &context.task_ctx()).unwrap();
+    let cached = prepare(plan, &context.task_ctx(), Rows::Stay).unwrap();
     let answer = collect(cached, context.task_ctx()).await.unwrap();
     assert!(pretty_format_batches(&answer).unwrap().to_string().contains("7000000"));
 }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 /// Bytes of a text that fit into its view, as the format of Arrow has it.
-const LONGEST_VIEW: u32 = 12;
+pub(super) const LONGEST_VIEW: usize = 12;
 
 /// A value of fixed width.
 pub(super) trait Key: ArrowNativeType + Eq + Hash + Debug {
@@ -106,5 +106,5 @@ impl<K> Values<K> {
 
 /// The length comes first in a view.
 fn is_long(view: u128) -> bool {
-    view as u32 > LONGEST_VIEW
+    view as u32 as usize > LONGEST_VIEW
 }

@@ -1,6 +1,8 @@
 //! The sets of all groups.
 
-use super::keys::{self, Key, Values};
+use super::ids::SentIds;
+use super::keys::{self, Key, LONGEST_VIEW, Values};
+use arrow::array::make_view;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::common::{Result as DfResult, ScalarValue, internal_datafusion_err};
@@ -19,7 +21,7 @@ const LENGTH_BYTES: usize = size_of::<u64>();
 const BYTES_OF_TABLE_FOR_BYTE: usize = 2;
 
 #[derive(Debug, Default)]
-struct Set<K> {
+pub(super) struct Set<K> {
     keys: HashSet<K>,
     /// Those that are too long for a key. Boxed, as most sets have none, and there may be millions of sets.
     texts: Option<Box<HashSet<Box<[u8]>>>>,
@@ -34,11 +36,19 @@ impl<K: Key> Set<K> {
         }
     }
 
-    fn insert_key(&mut self, key: K) -> usize {
+    /// The same for a text that no array holds.
+    pub(super) fn insert_bytes(&mut self, text: &[u8]) -> usize {
+        match text.len() {
+            0..=LONGEST_VIEW => self.insert_key(K::read(&make_view(text, 0, 0).to_le_bytes())),
+            _ => self.insert_text(text),
+        }
+    }
+
+    pub(super) fn insert_key(&mut self, key: K) -> usize {
         usize::from(self.keys.insert(key)) * K::BYTES * BYTES_OF_TABLE_FOR_BYTE
     }
 
-    fn insert_text(&mut self, text: &[u8]) -> usize {
+    pub(super) fn insert_text(&mut self, text: &[u8]) -> usize {
         let texts = self.texts.get_or_insert_default();
         if texts.contains(text) {
             return 0;
@@ -47,7 +57,15 @@ impl<K: Key> Set<K> {
         text.len() + size_of::<Box<[u8]>>() * BYTES_OF_TABLE_FOR_BYTE
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn len(&self) -> usize {
+        self.keys.len() + self.texts.as_ref().map_or(0, |texts| texts.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let texts = self.texts.iter().flat_map(|texts| texts.iter());
         let room: usize = texts.clone().map(|text| text.len() + LENGTH_BYTES).sum();
         let mut bytes = Vec::with_capacity(1 + LENGTH_BYTES + self.keys.len() * K::BYTES + room);
@@ -117,11 +135,14 @@ impl<K> Default for Group<K> {
 impl<K: Key> Group<K> {
     fn count(&self) -> DfResult<i64> {
         let count = match self {
-            Group::Set(set) => set.keys.len() + set.texts.as_ref().map_or(0, |texts| texts.len()),
-            Group::Sent(bytes) => {
-                let sent = decoded::<K>(bytes)?;
-                sent.keys.len() / K::BYTES + sent.texts().count()
-            }
+            Group::Set(set) => set.len(),
+            Group::Sent(bytes) => match SentIds::of(bytes)? {
+                Some(ids) => ids.len(),
+                None => {
+                    let sent = decoded::<K>(bytes)?;
+                    sent.keys.len() / K::BYTES + sent.texts().count()
+                }
+            },
         };
         Ok(count as i64)
     }
@@ -153,7 +174,16 @@ fn decoded<K: Key>(bytes: &[u8]) -> DfResult<Encoded<'_>> {
     Encoded::of(bytes, K::BYTES).ok_or_else(|| internal_datafusion_err!("the bytes of a set are cut off"))
 }
 
+/// Two sets of ids as one; `None` where they are not of one dictionary.
+fn of_one_dictionary(left: &[u8], right: &[u8]) -> DfResult<Option<Box<[u8]>>> {
+    let (Some(left), Some(right)) = (SentIds::of(left)?, SentIds::of(right)?) else { return Ok(None) };
+    Ok(left.union(right).map(|both| both.bytes().into()))
+}
+
 fn merge<K: Key>(set: &mut Set<K>, bytes: &[u8]) -> DfResult<usize> {
+    if let Some(ids) = SentIds::of(bytes)? {
+        return ids.add_to(set);
+    }
     let sent = decoded::<K>(bytes)?;
     set.keys.reserve(sent.keys.len() / K::BYTES / 2);
     let keys: usize = sent.keys.chunks_exact(K::BYTES).map(|key| set.insert_key(K::read(key))).sum();
@@ -216,9 +246,14 @@ impl<K: Key> GroupsAccumulator for Sets<K> {
         for (row, group) in group_indices.iter().enumerate() {
             let (group, bytes) = (&mut self.groups[*group], sent.value(row));
             self.bytes += match group {
-                Group::Set(set) if set.keys.is_empty() && set.texts.is_none() => {
+                Group::Set(set) if set.is_empty() => {
                     *group = Group::Sent(bytes.into());
                     bytes.len()
+                }
+                Group::Sent(before) if let Some(both) = of_one_dictionary(before, bytes)? => {
+                    let grown = both.len().saturating_sub(before.len());
+                    *before = both;
+                    grown
                 }
                 _ => {
                     let (set, apart) = group.taken_apart()?;
