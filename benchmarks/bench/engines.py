@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
+from adbc_driver_manager import AdbcStatusCode
 
 from .servers import Server
 
@@ -37,6 +38,12 @@ class Answer:
 
 class QueryFailed(Exception):
     """What the engine says why."""
+
+    kind = "failed"
+
+
+class TooLong(QueryFailed):
+    kind = "too long"
 
 
 class Tidemill:
@@ -62,6 +69,8 @@ class Tidemill:
         except Exception as error:  # every failure is a result here
             # The next query must not find what this one left.
             self._connect()
+            if getattr(error, "status_code", None) == AdbcStatusCode.TIMEOUT:
+                raise TooLong(f"no answer within {self.limit:g} seconds") from error
             raise QueryFailed(str(error)) from error
 
     def close(self) -> None:
@@ -72,53 +81,70 @@ class Tidemill:
 
 
 class Peer:
+    """One that does not start, at first or after it was stopped, fails every query from then on."""
+
     def __init__(self, engine: str, tables: dict[str, Path], cores: int, memory_gib: int, limit_seconds: float) -> None:
         self.engine, self.limit = engine, limit_seconds
         self.dialect = "spark" if engine in OWN_ENVIRONMENT else engine
         self.scratch = tempfile.TemporaryDirectory(prefix=f"bench-{engine}-")
         folder = Path(self.scratch.name)
         (folder / "tables.json").write_text(json.dumps({name: str(path) for name, path in tables.items()}))
-        self.command = [
-            str(python(engine)), str(PEERS / "batch.py"), engine, "--tables", str(folder / "tables.json"),
+        self.arguments = [
+            str(PEERS / "batch.py"), engine, "--tables", str(folder / "tables.json"),
             "--cores", str(cores), "--memory-gib", str(memory_gib), "--scratch", str(folder),
         ]  # fmt: skip
         self.answer, self.log = folder / "answer.arrow", folder / "log"
+        self.process: subprocess.Popen | None = None
+        self.version = self.given_up = ""
         self._start()
-        self.name = f"{TITLES[engine]} {self.version}"
+        self.name = f"{TITLES[engine]} {self.version}".strip()
 
     def _start(self) -> None:
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        print(f"{TITLES[self.engine]} starts", flush=True)
         try:
+            command = [str(python(self.engine)), *self.arguments]
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
             self.version = self._reply(START_SECONDS)["version"]
         except QueryFailed as failure:
-            raise SystemExit(f"{self.engine} does not start: {failure}\n{self.log.read_text()[-2000:]}") from None
+            # Not tried again with each query: it may take START_SECONDS.
+            self.given_up = f"it does not start: {failure}"
+            log = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+            print(f"{TITLES[self.engine]}: {self.given_up}\n{log}", flush=True)
 
     def _reply(self, seconds: float) -> dict:
         readable, _, _ = select.select([self.process.stdout], [], [], seconds)
         line = self.process.stdout.readline() if readable else None
         if not line:
             self._stop()
-            reason = "its process ended" if line is not None else f"no answer within {seconds:g} seconds"
-            raise QueryFailed(reason)
+            if readable:
+                raise QueryFailed("its process ended")
+            raise TooLong(f"no answer within {seconds:g} seconds")
         return json.loads(line)
 
     def ask(self, query: str, fetch: bool) -> Answer:
+        if self.given_up:
+            raise QueryFailed(self.given_up)
         request = {"query": query, **({"answer": str(self.answer)} if fetch else {})}
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
             reply = self._reply(self.limit)
-        except (QueryFailed, OSError):
+        except QueryFailed:
             self._start()
             raise
+        except OSError as error:
+            self._stop()
+            self._start()
+            raise QueryFailed("its process had ended") from error
         if "error" in reply:
             raise QueryFailed(reply["error"])
         return Answer(reply["seconds"], read_arrow(self.answer) if fetch else None)
 
     def _stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def close(self) -> None:
         self._stop()
@@ -132,7 +158,8 @@ def python(engine: str) -> Path:
     if engine not in OWN_ENVIRONMENT:
         return Path(sys.executable)
     environment = Path(os.environ["TIDEMILL_BENCHMARKS"]) / engine / "bin/python"
-    subprocess.run([PEERS / "install", engine], check=True)
+    if subprocess.run([PEERS / "install", engine]).returncode != 0:
+        raise QueryFailed(f"`peers/install {engine}` failed")
     return environment
 
 

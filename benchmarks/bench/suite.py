@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow
 
 from . import answers, plot, report
 from .engines import IN_PROCESS, PIPELINED, STAGED, TITLES, Engine, QueryFailed, running
@@ -30,8 +31,13 @@ WANTED = {
     "staged / in-process": 2.0,
 }
 
+# Of a fault; Spark adds the whole stack to it.
+FAULT_CHARACTERS = 500
+
 # Engine, then query.
 Times = dict[str, dict[str, list[float]]]
+# The same; "failed", "too long" or "wrong", a colon, and why.
+Faults = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,44 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", nargs="*", choices=TITLES, default=["datafusion"], help="default: datafusion")
     parser.add_argument("--peer-memory-gib", type=int, default=5, help="Spark's heap and DuckDB's buffers; default 5")
     parser.add_argument("--queries", nargs="*", help="for example q01 q18; all by default")
-    parser.add_argument("--limit-seconds", type=float, default=600, help="for one query; default 600")
+    parser.add_argument(
+        "--limit-seconds",
+        type=float,
+        default=600,
+        help="for one query; one that takes longer has no time there; default 600",
+    )
 
 
 def scratch() -> contextlib.AbstractContextManager[str]:
     return tempfile.TemporaryDirectory(prefix="bench-duckdb-")
 
 
-def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
+def fault(what: str, why: object) -> str:
+    """Without the folders of this machine, for it is written into the results."""
+    text = " ".join(str(why).split()).replace(str(Path.home()), "~")
+    return f"{what}: {text[:FAULT_CHARACTERS]}"
+
+
+def kind(found: str) -> str:
+    """Of a fault, as the tables have it."""
+    return found.split(":")[0]
+
+
+def judge(expected: answers.Expected, engine: Engine, text: str) -> str | None:
+    """What is wrong."""
+    try:
+        answer = engine.ask(text, fetch=True)
+        difference = expected.difference(answer.table)
+    except QueryFailed as failure:
+        return fault(failure.kind, failure)
+    except (duckdb.Error, pyarrow.ArrowException) as error:
+        return fault("wrong", f"cannot be compared: {error}")
+    return fault("wrong", difference) if difference else None
+
+
+def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[Faults, dict[str, int]]:
     """By engine, then query: what is wrong. And how many rows each answer has."""
-    wrong: dict[str, dict[str, str]] = {engine.name: {} for engine in engines}
+    wrong: Faults = {engine.name: {} for engine in engines}
     sizes = {}
     with scratch() as folder, contextlib.closing(answers.connect(suite.tables, cores, Path(folder))) as connection:
         for query, text in suite.queries.items():
@@ -81,20 +115,20 @@ def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[dict[str, di
             sizes[query] = len(expected.window)
             print(f"{query}: {sizes[query]} rows", flush=True)
             for engine in engines:
-                try:
-                    found = expected.difference(engine.ask(suite.text(query, engine.dialect), fetch=True).table)
-                    fault = found and f"wrong: {found}"
-                except QueryFailed as failure:
-                    fault = f"failed: {failure}"
-                if fault:
-                    wrong[engine.name][query] = fault
-                    print(f"{query} {engine.name}: {fault[:400]}", flush=True)
+                found = judge(expected, engine, suite.text(query, engine.dialect))
+                if found:
+                    wrong[engine.name][query] = found
+                    print(f"{query} {engine.name}: {found}", flush=True)
     return wrong, sizes
 
 
-def measure(suite: Suite, engines: list[Engine], wrong: dict[str, dict[str, str]], rounds: int, warm_up: int) -> Times:
+def measure(suite: Suite, engines: list[Engine], wrong: Faults, rounds: int, warm_up: int) -> Times:
+    """What fails joins what is wrong."""
     times: Times = {engine.name: {} for engine in engines}
     for number in range(warm_up + rounds):
+        label = f"round {number - warm_up + 1} of {rounds}"
+        if number < warm_up:
+            label = f"warm-up {number + 1} of {warm_up}"
         begun = time.monotonic()
         first = number % len(engines)
         for query in suite.queries:
@@ -104,13 +138,13 @@ def measure(suite: Suite, engines: list[Engine], wrong: dict[str, dict[str, str]
                 try:
                     answer = engine.ask(suite.text(query, engine.dialect), fetch=False)
                 except QueryFailed as failure:
-                    wrong[engine.name][query] = f"failed in round {number}: {failure}"
+                    wrong[engine.name][query] = found = fault(failure.kind, f"in {label}, {failure}")
                     times[engine.name].pop(query, None)
-                    print(f"{query} {engine.name}: {wrong[engine.name][query][:400]}", flush=True)
+                    print(f"{query} {engine.name}: {found}", flush=True)
                     continue
                 if number >= warm_up:
                     times[engine.name].setdefault(query, []).append(answer.seconds)
-        print(f"round {number + 1} of {warm_up + rounds}: {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{label}: {time.monotonic() - begun:.0f} s", flush=True)
     return times
 
 
@@ -130,39 +164,50 @@ def ratios(times: Times) -> Iterator[tuple[str, float, int, float | None]]:
             yield f"{ours} / {theirs}", mean(times, ours, both) / mean(times, theirs, both), len(both), wanted
 
 
-def tables(suite: Suite, times: Times, sizes: dict[str, int]) -> str:
+def tables(suite: Suite, times: Times, wrong: Faults, sizes: dict[str, int]) -> str:
     names = list(times)
-    rows = [
-        [query, str(sizes[query])]
-        + [f"{min(times[name][query]) * 1e3:.0f}" if query in times[name] else "–" for name in names]
-        for query in suite.queries
-    ]
-    everywhere = [query for query in suite.queries if all(query in times[name] for name in names)]
-    if everywhere:
+
+    def cell(name: str, query: str) -> str:
+        if query in times[name]:
+            return f"{min(times[name][query]) * 1e3:.0f}"
+        return kind(wrong[name][query])
+
+    rows = [[query, str(sizes[query])] + [cell(name, query) for name in names] for query in suite.queries]
+    # One that did none of them must not take the means from the others.
+    able = [name for name in names if times[name]]
+    everywhere = [query for query in suite.queries if all(query in times[name] for name in able)]
+    if able and everywhere:
         label = "" if len(everywhere) == len(suite.queries) else f" of the {len(everywhere)} that all did"
-        totals = [sum(min(times[name][query]) for query in everywhere) for name in names]
-        rows.append([f"total{label}", ""] + [f"{total * 1e3:.0f}" for total in totals])
+        if len(able) < len(names):
+            label = f" of the {len(everywhere)} that {', '.join(able)} did"
+        totals = {name: f"{sum(min(times[name][query]) for query in everywhere) * 1e3:.0f}" for name in able}
+        rows.append([f"total{label}", ""] + [totals.get(name, "–") for name in names])
         for title, of in [("geometric mean", min), ("the same of the medians", statistics.median)]:
-            means = [mean(times, name, everywhere, of) for name in names]
-            rows.append([f"{title}{label}", ""] + [f"{value * 1e3:.1f}" for value in means])
+            means = {name: f"{mean(times, name, everywhere, of) * 1e3:.1f}" for name in able}
+            rows.append([f"{title}{label}", ""] + [means.get(name, "–") for name in names])
     text = report.table(["ms, best of the rounds", "rows", *names], rows)
     compared = [
         [name, f"{ratio:.2f}", f"{1 / ratio:.2f} ×", str(count), f"{wanted:.2f}" if wanted else ""]
         for name, ratio, count, wanted in ratios(times)
     ]
     if compared:
-        header = ["time of … by time of …", "ratio", "speed", "queries", "wanted at most"]
+        header = ["time of … by time of …", "ratio", "speed", "queries that both did", "wanted at most"]
         text += f"\n\nRatios of the geometric means:\n\n{report.table(header, compared)}"
     return text
 
 
-def verdict(suite: Suite, wrong: dict[str, dict[str, str]]) -> str:
+def verdict(suite: Suite, wrong: Faults) -> str:
     right = {name: len(suite.queries) - len(faults) for name, faults in wrong.items()}
     lines = [f"Answers compared with DuckDB {duckdb.__version__}'s, of {len(suite.queries)}: "
              + ", ".join(f"{name} {count}" for name, count in right.items()) + "."]  # fmt: skip
     for name, faults in wrong.items():
-        for query, fault in faults.items():
-            lines.append(f"- {query}, {name}: {' '.join(fault.split())[:200]}")
+        # Of one that does not start, all are the same.
+        alike: dict[str, list[str]] = {}
+        for query, found in faults.items():
+            alike.setdefault(found, []).append(query)
+        for found, queries in alike.items():
+            which = f"all {len(queries)}" if len(queries) == len(suite.queries) else ", ".join(queries)
+            lines.append(f"- {which}, {name}: {found[:200]}")
     return "\n".join(lines)
 
 
@@ -181,7 +226,7 @@ def run(suite: Suite, arguments: argparse.Namespace) -> None:
         times = measure(suite, engines, wrong, arguments.rounds, arguments.warm_up)
     picture = arguments.results / f"{suite.name}.svg"
     drawn = f"![]({picture.name})" if plot.queries(picture, suite.title, times) else ""
-    parts = [f"# {suite.title}", suite.notes, verdict(suite, wrong), tables(suite, times, sizes), drawn]
+    parts = [f"# {suite.title}", suite.notes, verdict(suite, wrong), tables(suite, times, wrong, sizes), drawn]
     report.write(
         arguments.results,
         suite.name,
@@ -199,6 +244,6 @@ def run(suite: Suite, arguments: argparse.Namespace) -> None:
     complain(arguments, wrong)
 
 
-def complain(arguments: argparse.Namespace, wrong: dict[str, dict[str, str]]) -> None:
+def complain(arguments: argparse.Namespace, wrong: Faults) -> None:
     if any(wrong[engine] for engine in arguments.engines):
         raise SystemExit("Tidemill has wrong or missing answers, see above")
