@@ -89,20 +89,20 @@ def fault(what: str, why: object) -> str:
 
 
 def kind(found: str) -> str:
-    """Of a fault, as the tables have it."""
+    """Of a fault, as the tables and the log have it."""
     return found.split(":")[0]
 
 
-def judge(expected: answers.Expected, engine: Engine, text: str) -> str | None:
-    """What is wrong."""
+def judge(expected: answers.Expected, engine: Engine, text: str) -> tuple[float, str | None]:
+    """How many seconds the answer took, and what is wrong."""
     try:
         answer = engine.ask(text, fetch=True)
         difference = expected.difference(answer.table)
     except QueryFailed as failure:
-        return fault(failure.kind, failure)
+        return 0, fault(failure.kind, failure)
     except (duckdb.Error, pyarrow.ArrowException) as error:
-        return fault("wrong", f"cannot be compared: {error}")
-    return fault("wrong", difference) if difference else None
+        return 0, fault("wrong", f"cannot be compared: {error}")
+    return answer.seconds, fault("wrong", difference) if difference else None
 
 
 def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[Faults, dict[str, int]]:
@@ -110,15 +110,18 @@ def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[Faults, dict
     wrong: Faults = {engine.name: {} for engine in engines}
     sizes = {}
     with scratch() as folder, contextlib.closing(answers.connect(suite.tables, cores, Path(folder))) as connection:
-        for query, text in suite.queries.items():
+        for place, (query, text) in enumerate(suite.queries.items(), start=1):
             expected = answers.Expected(connection, text)
             sizes[query] = len(expected.window)
-            print(f"{query}: {sizes[query]} rows", flush=True)
+            done = []
             for engine in engines:
-                found = judge(expected, engine, suite.text(query, engine.dialect))
+                seconds, found = judge(expected, engine, suite.text(query, engine.dialect))
+                done.append(f"{engine.name} {kind(found) if found else f'{seconds:.2f} s'}")
                 if found:
                     wrong[engine.name][query] = found
                     print(f"{query} {engine.name}: {found}", flush=True)
+            rows = f"{sizes[query]} rows"
+            print(f"check, {query} ({place} of {len(suite.queries)}), {rows}: {', '.join(done)}", flush=True)
     return wrong, sizes
 
 
@@ -131,19 +134,24 @@ def measure(suite: Suite, engines: list[Engine], wrong: Faults, rounds: int, war
             label = f"warm-up {number + 1} of {warm_up}"
         begun = time.monotonic()
         first = number % len(engines)
-        for query in suite.queries:
+        for place, query in enumerate(suite.queries, start=1):
+            done = []
             for engine in engines[first:] + engines[:first]:
                 if query in wrong[engine.name]:
+                    done.append(f"{engine.name} {kind(wrong[engine.name][query])}")
                     continue
                 try:
                     answer = engine.ask(suite.text(query, engine.dialect), fetch=False)
                 except QueryFailed as failure:
                     wrong[engine.name][query] = found = fault(failure.kind, f"in {label}, {failure}")
                     times[engine.name].pop(query, None)
+                    done.append(f"{engine.name} {kind(found)}")
                     print(f"{query} {engine.name}: {found}", flush=True)
                     continue
+                done.append(f"{engine.name} {answer.seconds:.2f} s")
                 if number >= warm_up:
                     times[engine.name].setdefault(query, []).append(answer.seconds)
+            print(f"{label}, {query} ({place} of {len(suite.queries)}): {', '.join(done)}", flush=True)
         print(f"{label}: {time.monotonic() - begun:.0f} s", flush=True)
     return times
 
