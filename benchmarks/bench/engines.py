@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow
 from adbc_driver_manager import AdbcStatusCode
+from adbc_driver_manager import Error as AdbcError
 
 from .servers import Server
 
@@ -46,6 +47,17 @@ class TooLong(QueryFailed):
     kind = "too long"
 
 
+def interrupted(error: BaseException) -> bool:
+    """By Ctrl-C or SIGTERM: ADBC and DuckDB make errors of their own of them, and closing what was cut off may fail."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        # The server's own, as of a statement that takes too long for it, say something else.
+        or (isinstance(error, AdbcError) and "context canceled" in str(error))
+        or (isinstance(error, RuntimeError) and str(error) == "Query interrupted")
+        or (error.__context__ is not None and interrupted(error.__context__))
+    )
+
+
 class Tidemill:
     dialect = "datafusion"
 
@@ -67,6 +79,8 @@ class Tidemill:
             table = self.cursor.fetch_arrow_table()
             return Answer(time.perf_counter() - begun, table if fetch else None)
         except Exception as error:  # every failure is a result here
+            if interrupted(error):
+                raise
             # The next query must not find what this one left.
             self._connect()
             if getattr(error, "status_code", None) == AdbcStatusCode.TIMEOUT:

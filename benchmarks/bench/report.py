@@ -34,9 +34,15 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
-def write(folder: Path, name: str, program: Path, result: dict[str, Any], text: str) -> None:
+def save(folder: Path, name: str, program: Path, result: dict[str, Any], text: str) -> str:
+    """Returns the text as it was written."""
     where = machine(program)
     (folder / f"{name}.json").write_text(json.dumps({"machine": where, **result}, indent=2) + "\n")
     origin = f"{where['date']}, {where['program']}, {where['cores']} × {where['cpu']}, {where['memory_gib']} GiB"
-    (folder / f"{name}.md").write_text(f"{text}\n\n{origin}\n")
-    print(f"{text}\n\n{origin}")
+    text = f"{text}\n\n{origin}\n"
+    (folder / f"{name}.md").write_text(text)
+    return text
+
+
+def write(folder: Path, name: str, program: Path, result: dict[str, Any], text: str) -> None:
+    print(save(folder, name, program, result, text), end="")

@@ -78,7 +78,11 @@ executor_threads = 1
         roles = ["scheduler"] + ["executor"] * self.executors if self.executors else ["local"]
         for number, role in enumerate(roles):
             self._launch(role, self.folder / f"{role}-{number}.log")
-        self._await_ready()
+        try:
+            self._await_ready()
+        except BaseException:  # also Ctrl-C: what has started must not stay
+            self.__exit__()
+            raise
         return self
 
     def _launch(self, role: str, log: Path) -> None:
@@ -95,7 +99,6 @@ executor_threads = 1
                 return
             time.sleep(0.1)
         logs = "\n".join(log.read_text()[-2000:] for log in self.folder.glob("*.log"))
-        self.__exit__()
         raise SystemExit(f"the server is not ready:\n{logs}")
 
     def _ready(self) -> bool:

@@ -3,11 +3,15 @@
 First every engine answers every query once, and the answers are compared with DuckDB's. Then come rounds that warm up
 and rounds that count. Each round asks the engines in turn for each query, beginning with another one each time, so
 that noise of the machine meets all of them. A query that an engine cannot do or does wrong has no time there.
+
+The results are written after each round that counts, so that a run that is cut off leaves those of its whole rounds.
 """
 
 import argparse
 import contextlib
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +22,7 @@ import duckdb
 import pyarrow
 
 from . import answers, plot, report
-from .engines import IN_PROCESS, PIPELINED, STAGED, TITLES, Engine, QueryFailed, running
+from .engines import IN_PROCESS, PIPELINED, STAGED, TITLES, Engine, QueryFailed, interrupted, running
 
 OURS = [IN_PROCESS, PIPELINED, STAGED]
 # What issue 3 wants to see, as times: Tidemill's by the peer's, or one engine's by another's.
@@ -125,8 +129,8 @@ def check(suite: Suite, engines: list[Engine], cores: int) -> tuple[Faults, dict
     return wrong, sizes
 
 
-def measure(suite: Suite, engines: list[Engine], wrong: Faults, rounds: int, warm_up: int) -> Times:
-    """What fails joins what is wrong."""
+def measure(suite: Suite, engines: list[Engine], wrong: Faults, rounds: int, warm_up: int) -> Iterator[Times]:
+    """After each round that counts, the times so far. What fails joins what is wrong."""
     times: Times = {engine.name: {} for engine in engines}
     for number in range(warm_up + rounds):
         label = f"round {number - warm_up + 1} of {rounds}"
@@ -153,7 +157,8 @@ def measure(suite: Suite, engines: list[Engine], wrong: Faults, rounds: int, war
                     times[engine.name].setdefault(query, []).append(answer.seconds)
             print(f"{label}, {query} ({place} of {len(suite.queries)}): {', '.join(done)}", flush=True)
         print(f"{label}: {time.monotonic() - begun:.0f} s", flush=True)
-    return times
+        if number >= warm_up:
+            yield times
 
 
 def mean(times: Times, engine: str, queries: list[str], of: Callable[[list[float]], float] = min) -> float:
@@ -219,6 +224,38 @@ def verdict(suite: Suite, wrong: Faults) -> str:
     return "\n".join(lines)
 
 
+def save(
+    suite: Suite, arguments: argparse.Namespace, held: int, times: Times, wrong: Faults, sizes: dict[str, int]
+) -> str:
+    """Writes the results of so many rounds and returns the text."""
+    compared = list(ratios(times))
+    result = {
+        "rounds": held,
+        "rounds_asked_for": arguments.rounds,
+        "cores": arguments.cores,
+        "rows": sizes,
+        "wrong": wrong,
+        "seconds": times,
+        "ratios": {name: ratio for name, ratio, _, _ in compared},
+        "queries_of_ratios": {name: count for name, _, count, _ in compared},
+    }
+    rounds = f"Rounds: {held}." if held == arguments.rounds else f"Rounds: {held} of the {arguments.rounds} asked for."
+    # Beside the last round's, which stay whole until these are.
+    with tempfile.TemporaryDirectory(dir=arguments.results, prefix=".bench-") as folder:
+        picture = Path(folder) / f"{suite.name}.svg"
+        drawn = f"![]({picture.name})" if plot.queries(picture, suite.title, times) else ""
+        parts = [f"# {suite.title}", suite.notes, verdict(suite, wrong), rounds]
+        text = "\n\n".join(filter(None, [*parts, tables(suite, times, wrong, sizes), drawn]))
+        text = report.save(Path(folder), suite.name, arguments.program, result, text)
+        for file in Path(folder).iterdir():
+            file.replace(arguments.results / file.name)
+    return text
+
+
+def what_is_there(suite: Suite, held: int, rounds: int) -> str:
+    return f"{suite.name}.json, .md and .svg hold {held} of {rounds} rounds" if held else "nothing is written"
+
+
 def run(suite: Suite, arguments: argparse.Namespace) -> None:
     if arguments.queries:
         unknown = set(arguments.queries) - set(suite.queries)
@@ -226,29 +263,25 @@ def run(suite: Suite, arguments: argparse.Namespace) -> None:
             raise SystemExit(f"no such queries: {', '.join(sorted(unknown))}")
         for query in set(suite.queries) - set(arguments.queries):
             del suite.queries[query]
-    with running(suite.tables, arguments) as engines:
-        wrong, sizes = check(suite, engines, arguments.cores)
-        print(verdict(suite, wrong), flush=True)
-        if arguments.rounds == 0:
-            return complain(arguments, wrong)
-        times = measure(suite, engines, wrong, arguments.rounds, arguments.warm_up)
-    picture = arguments.results / f"{suite.name}.svg"
-    drawn = f"![]({picture.name})" if plot.queries(picture, suite.title, times) else ""
-    parts = [f"# {suite.title}", suite.notes, verdict(suite, wrong), tables(suite, times, wrong, sizes), drawn]
-    report.write(
-        arguments.results,
-        suite.name,
-        arguments.program,
-        {
-            "rounds": arguments.rounds,
-            "cores": arguments.cores,
-            "rows": sizes,
-            "wrong": wrong,
-            "seconds": times,
-            "ratios": {name: ratio for name, ratio, _, _ in ratios(times)},
-        },
-        "\n\n".join(filter(None, parts)),
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rounds, held = arguments.rounds, 0
+    try:
+        with running(suite.tables, arguments) as engines:
+            wrong, sizes = check(suite, engines, arguments.cores)
+            print(verdict(suite, wrong), flush=True)
+            if rounds == 0:
+                return complain(arguments, wrong)
+            for times in measure(suite, engines, wrong, rounds, arguments.warm_up):
+                text = save(suite, arguments, held + 1, times, wrong, sizes)
+                held += 1
+                print(what_is_there(suite, held, rounds), flush=True)
+    except BaseException as error:
+        if not interrupted(error):
+            raise
+        # Ctrl-C meets the servers too, and ADBC's cursors would complain at length that they are gone.
+        sys.unraisablehook = lambda _: None
+        raise SystemExit(f"ended early: {what_is_there(suite, held, rounds)}") from None
+    print(text, end="")
     complain(arguments, wrong)
 
 
