@@ -27,6 +27,7 @@ pub mod scan;
 mod services;
 pub mod session;
 pub mod stages;
+pub mod travel;
 pub mod wire_error;
 pub mod zorder;
 

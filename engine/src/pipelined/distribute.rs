@@ -7,7 +7,7 @@ use super::{Member, buckets, with_children};
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
-use crate::{cooperative, explicit_order, from_datafusion};
+use crate::{cooperative, explicit_order, from_datafusion, travel};
 use arrow::ipc::CompressionType;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -155,7 +155,7 @@ fn reads_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
 fn undistributable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.exists(|node| {
         let ordered = node.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
-        Ok(ordered || node.is::<RecursiveQueryExec>())
+        Ok(ordered || node.is::<RecursiveQueryExec>() || travel::stays(node).is_some())
     })
     .unwrap_or(true)
 }

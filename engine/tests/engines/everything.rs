@@ -89,6 +89,10 @@ const QUERIES: &[&str] = &[
     "SELECT tag, count(*) FROM (SELECT unnest(tags) AS tag FROM orders) GROUP BY tag",
     "SELECT id, tags[1], array_length(tags), named_struct('a', id, 'b', note) FROM orders WHERE id < 20",
     "SELECT id FROM orders WHERE array_has(tags, 3) AND id < 100",
+    // What cannot travel between processes.
+    "SELECT id, arrow_cast(tags, 'LargeList(Int64)') FROM orders WHERE id < 20",
+    "SELECT id, arrow_cast(id, 'Float16') + arrow_cast(1, 'Float16') FROM orders WHERE id < 20",
+    "SELECT id, file_row_index() FROM orders WHERE id < 20",
     // Order and limit.
     "SELECT id, amount FROM orders ORDER BY amount DESC, id LIMIT 10",
     "SELECT id FROM orders ORDER BY note NULLS FIRST, id LIMIT 7 OFFSET 3",

@@ -8,7 +8,6 @@ use super::jobs::Jobs;
 use super::session::Session;
 use crate::admission::{Background, Gate, Lane};
 use crate::engines::{EngineChoice, Engines, Traits};
-use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
@@ -21,7 +20,7 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, JobId, Result, SinkSpec, WriteScope, Written};
 use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion};
+use tidemill_engine::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion, travel};
 
 /// Nodes that only this process can run, and why.
 const LOCAL_ONLY: &[(&str, &str)] = &[
@@ -179,19 +178,6 @@ pub(crate) async fn physical(
     state.create_physical_plan(plan).await.map_err(from_datafusion)
 }
 
-/// `arrow-flight` announces it as a plain list, and what is received cannot be read.
-fn has_large_list(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::LargeList(_) | DataType::LargeListView(_) => true,
-        DataType::List(item)
-        | DataType::ListView(item)
-        | DataType::FixedSizeList(item, _)
-        | DataType::Map(item, _) => has_large_list(item.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| has_large_list(field.data_type())),
-        _ => false,
-    }
-}
-
 /// What the choice of the engine needs to know.
 fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
     let mut reads_nothing = true;
@@ -201,9 +187,7 @@ fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
         if let Some((_, why)) = LOCAL_ONLY.iter().find(|(name, _)| *name == node.name()) {
             local_only = Some(*why);
         }
-        if node.schema().fields().iter().any(|field| has_large_list(field.data_type())) {
-            local_only = Some("a large list cannot travel between processes");
-        }
+        local_only = travel::stays(node).or(local_only);
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         if node.is::<SelectRowsExec>() || source.is_some_and(|source| source.is::<FileScanConfig>()) {
             reads_nothing = false;

@@ -1,0 +1,89 @@
+//! What of a plan or of its rows does not arrive in another process as it was sent. Nobody on the way says so, and
+//! the answer would be wrong.
+
+use crate::scan::files_of;
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::physical_plan::CsvSource;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::scalar::ScalarValue;
+use std::sync::Arc;
+
+/// Why a node has to run where it was planned; `None` where it may travel.
+pub fn stays(node: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
+    if node.schema().fields().iter().any(|field| has_large_list(field.data_type())) {
+        return Some("a large list cannot travel between processes");
+    }
+    if has_small_float(node.as_ref()) {
+        return Some("a constant of 16 bits cannot travel between processes");
+    }
+    let scan = files_of(node)?;
+    let source = scan.file_source();
+    // `datafusion-proto` writes none of these.
+    if scan.file_compression_type.is_compressed() {
+        Some("only this process knows that the files are compressed")
+    } else if source.downcast_ref::<CsvSource>().is_some_and(|csv| csv.terminator().is_some()) {
+        Some("only this process knows where a line of the files ends")
+    } else if !source.table_schema().virtual_columns().is_empty() {
+        Some("rows of a file are numbered in this process")
+    } else {
+        None
+    }
+}
+
+/// `arrow-flight` announces it as a plain list, and its offsets are read as what they are not.
+fn has_large_list(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::LargeList(_) | DataType::LargeListView(_) => true,
+        DataType::List(item)
+        | DataType::ListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_large_list(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_large_list(field.data_type())),
+        _ => false,
+    }
+}
+
+/// `datafusion-proto` writes it as one of 32 bits, and what is computed with it gets another type.
+fn has_small_float(node: &dyn ExecutionPlan) -> bool {
+    let mut found = false;
+    let walked = node.apply_expressions(&mut |expr: &Arc<dyn PhysicalExpr>| {
+        found |= expr.exists(|part| {
+            let literal = part.downcast_ref::<Literal>();
+            Ok(literal.is_some_and(|literal| matches!(literal.value(), ScalarValue::Float16(_))))
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found || walked.is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+
+    async fn reason(sql: &str) -> Option<&'static str> {
+        let plan = SessionContext::new().sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let mut reason = None;
+        plan.apply(|node| {
+            reason = reason.or(stays(node));
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        reason
+    }
+
+    #[tokio::test]
+    async fn what_would_change_on_the_way_stays() {
+        assert_eq!(reason("SELECT [1], 1.5, 'x' FROM (VALUES (1)) t(a) WHERE a > 0").await, None);
+        for sql in [
+            "SELECT arrow_cast([a], 'LargeList(Int64)') FROM (VALUES (1)) t(a)",
+            "SELECT [arrow_cast([a], 'LargeList(Int64)')] FROM (VALUES (1)) t(a)",
+            "SELECT arrow_cast(a, 'Float16') + arrow_cast(1, 'Float16') FROM (VALUES (1)) t(a)",
+        ] {
+            assert!(reason(sql).await.is_some(), "{sql}");
+        }
+    }
+}
