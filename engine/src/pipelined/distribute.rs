@@ -129,14 +129,16 @@ fn compression(workers: &[Url]) -> Option<CompressionType> {
     (!workers.iter().all(is_here)).then_some(CompressionType::LZ4_FRAME)
 }
 
-/// The plan with a root that gathers all tasks, also those of a plan of one partition: its leaf may be cut.
-/// One partition that has an order is read by one task.
+/// The plan with a root that gathers all tasks, also those of a plan of one partition: its leaf may be cut, and its
+/// limit is that of all tasks together. One partition that has an order is read by one task.
 fn gathered(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     let one = plan.output_partitioning().partition_count() == 1;
-    match one && (plan.output_ordering().is_some() || plan.is::<CoalescePartitionsExec>()) {
-        true => plan,
-        false => Arc::new(CoalescePartitionsExec::new(plan)),
+    if one && (plan.output_ordering().is_some() || plan.is::<CoalescePartitionsExec>()) {
+        return plan;
     }
+    let limit = plan.fetch().filter(|_| one);
+    let unlimited = limit.and_then(|_| plan.with_fetch(None));
+    Arc::new(CoalescePartitionsExec::new(unlimited.unwrap_or(plan)).with_fetch(limit))
 }
 
 fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {

@@ -55,7 +55,7 @@ fn task_count(
     if let Some(partitions) = descriptors::partitions(plan) {
         return Some(DesiredTaskCountEventResponse::desired(partitions.len().max(FEWEST_TASKS)));
     }
-    if relies_on_one_partition(plan) {
+    if relies_on_one_partition(plan) || limits_one_partition(plan) {
         return Some(DesiredTaskCountEventResponse::maximum(1));
     }
     if let Some(repartition) = plan.downcast_ref::<RepartitionExec>() {
@@ -92,6 +92,11 @@ fn relies_on_one_partition(plan: &dyn ExecutionPlan) -> bool {
         !matches!(need, Distribution::UnspecifiedDistribution)
             && input.output_partitioning().partition_count() == 1
     })
+}
+
+/// Each of several tasks would hand on as many rows as all of them may.
+fn limits_one_partition(plan: &dyn ExecutionPlan) -> bool {
+    plan.fetch().is_some() && plan.output_partitioning().partition_count() == 1
 }
 
 /// Deals the descriptors out to the tasks of the stage.

@@ -97,6 +97,7 @@ const QUERIES: &[&str] = &[
     "SELECT id, amount FROM orders ORDER BY amount DESC, id LIMIT 10",
     "SELECT id FROM orders ORDER BY note NULLS FIRST, id LIMIT 7 OFFSET 3",
     "SELECT count(*) FROM (SELECT id FROM orders LIMIT 17)",
+    "SELECT count(*) FROM customers c RIGHT JOIN (SELECT customer FROM orders LIMIT 7) o ON c.id = o.customer",
     "SELECT customer, count(*) AS n FROM orders GROUP BY customer ORDER BY n DESC, customer LIMIT 5",
     // Spark's.
     "SELECT bit_count(id), hex(id) FROM orders WHERE id < 20",

@@ -178,3 +178,31 @@ async fn an_order_over_all_tasks_is_kept() {
         .collect();
     assert_eq!(keys, (0..200).rev().collect::<Vec<_>>());
 }
+
+/// With one partition nothing above the limit would count the rows of several tasks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_over_one_partition_is_that_of_all_tasks() {
+    let cluster = Cluster::of(2);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.parquet");
+    let setup = [
+        format!(
+            "COPY (SELECT value AS k FROM range(12000)) TO '{}' OPTIONS ('format.max_row_group_size' 1000)",
+            file.display()
+        ),
+        format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{}'", file.display()),
+        "SET datafusion.execution.target_partitions = 1".to_owned(),
+    ];
+    for sql in setup {
+        cluster.session.sql(&sql).await.unwrap().collect().await.unwrap();
+    }
+    for sql in [
+        "SELECT k FROM t LIMIT 7",
+        "SELECT k FROM t WHERE k % 2 = 0 LIMIT 7",
+        "SELECT a.k FROM t a JOIN t b ON a.k = b.k LIMIT 7",
+        "SELECT a.k + b.k FROM t a RIGHT JOIN (SELECT k FROM t LIMIT 7) b ON a.k = b.k",
+    ] {
+        let plan = cluster.plan(sql).await;
+        assert_eq!(rows(&cluster.run(plan.clone()).await.unwrap()), 7, "{sql}\n{}", text(&plan));
+    }
+}
