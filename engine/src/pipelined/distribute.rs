@@ -2,7 +2,7 @@
 
 use super::carried::Carried;
 use super::channels::Channels;
-use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, TaskCounts};
+use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, SplitFiles, TaskCounts};
 use super::{Member, buckets, with_children};
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
@@ -111,6 +111,7 @@ impl Cluster {
             .with_distributed_channel_resolver(self.channels.clone())
             .with_distributed_worker_resolver(Fixed(urls.clone()))
             .with_distributed_scale_up_leaf_node_handler(SplitDescriptors)
+            .with_distributed_scale_up_leaf_node_handler(SplitFiles)
             .with_distributed_route_tasks_handler(InOrder(urls.clone()))
             .with_distributed_worker_connection_buffer_budget_bytes(BUFFER_BYTES)?
             .with_distributed_compression(compression(&urls))?

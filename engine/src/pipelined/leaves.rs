@@ -4,7 +4,7 @@ use crate::exec::descriptors;
 use crate::{scan, to_datafusion};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
-use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfig};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
@@ -114,6 +114,41 @@ impl ScaleUpLeafNodeHandler for SplitDescriptors {
         });
         Some(cut_leaf(event.plan, shares).map(ScaleUpLeafNodeEventResponse::new))
     }
+}
+
+/// Deals files, or parts of them, out to the tasks of the stage. `datafusion-distributed` itself would cut files of
+/// every format, and refuse a plan whose order leaves one task more files than another.
+pub(super) struct SplitFiles;
+
+impl ScaleUpLeafNodeHandler for SplitFiles {
+    fn handle(&self, event: ScaleUpLeafNodeEvent) -> Option<DfResult<ScaleUpLeafNodeEventResponse>> {
+        let scan = scan::files_of(event.plan)?;
+        let tasks = event.task_count;
+        if tasks < 2 {
+            return Some(Ok(ScaleUpLeafNodeEventResponse::new(event.plan.clone())));
+        }
+        let mut groups = parts(scan, scan.file_groups.len() * tasks);
+        groups.resize(groups.len().next_multiple_of(tasks), FileGroup::new(Vec::new()));
+        let variants = (0..tasks).map(|task| {
+            let mut share = scan.clone();
+            share.file_groups = groups.iter().skip(task).step_by(tasks).cloned().collect();
+            let share: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(share);
+            share
+        });
+        let leaf = DistributedLeafExec::try_new(event.plan.clone(), variants);
+        Some(leaf.map(|leaf| ScaleUpLeafNodeEventResponse::new(Arc::new(leaf))))
+    }
+}
+
+/// The files of a scan in so many groups, if they can be read from the middle on; else as they are.
+fn parts(scan: &FileScanConfig, groups: usize) -> Vec<FileGroup> {
+    let whole = scan.file_compression_type.is_compressed() || !scan.file_source().supports_repartitioning();
+    let partitioner = FileGroupPartitioner::new()
+        .with_target_partitions(groups)
+        .with_repartition_file_min_size(0)
+        .with_preserve_order_within_groups(!scan.output_ordering.is_empty());
+    let parts = if whole { None } else { partitioner.repartition_file_groups(&scan.file_groups) };
+    parts.unwrap_or_else(|| scan.file_groups.clone())
 }
 
 /// A leaf of which each task reads its share. All shares have the same number of partitions.

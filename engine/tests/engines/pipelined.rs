@@ -206,3 +206,29 @@ async fn a_limit_over_one_partition_is_that_of_all_tasks() {
         assert_eq!(rows(&cluster.run(plan.clone()).await.unwrap()), 7, "{sql}\n{}", text(&plan));
     }
 }
+
+/// Three files in one partition cannot be dealt out evenly.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_order_stay_in_order() {
+    let cluster = Cluster::of(2);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let mut setup: Vec<String> = (0..3)
+        .map(|part| (part, part * 100, part * 100 + 100))
+        .map(|(part, from, to)| {
+            format!("COPY (SELECT value AS k FROM range({from}, {to})) TO '{folder}/{part}.parquet'")
+        })
+        .collect();
+    setup.push(format!("CREATE EXTERNAL TABLE t STORED AS PARQUET WITH ORDER (k) LOCATION '{folder}/'"));
+    setup.push("SET datafusion.execution.target_partitions = 1".to_owned());
+    for sql in setup {
+        cluster.session.sql(&sql).await.unwrap().collect().await.unwrap();
+    }
+    let plan = cluster.plan("SELECT k FROM t ORDER BY k").await;
+    let batches = cluster.run(plan).await.unwrap();
+    let keys: Vec<i64> = batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(keys, (0..300).collect::<Vec<_>>());
+}
