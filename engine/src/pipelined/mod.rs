@@ -100,6 +100,8 @@ impl Engine for Pipelined {
         {
             optimizer.hash_join_single_partition_threshold_rows = BROADCAST_ROWS;
         }
+        // Also after a RESET: see `session_config`.
+        optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         config
     }
 
