@@ -3,12 +3,13 @@
 
 use crate::cells;
 use arrow::array::RecordBatch;
-use datafusion::common::Result as DfResult;
+use datafusion::common::{Result as DfResult, TableReference};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use futures::TryStreamExt;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemill_core::config::Config;
@@ -69,11 +70,13 @@ pub(crate) struct Database {
     context: SessionContext,
     /// The test file in lower case.
     text: String,
+    /// Whether it is one of Spark's functions.
+    spark: bool,
     files: AtomicUsize,
 }
 
 impl Database {
-    pub(crate) fn new(cluster: Arc<Cluster>, engine: Arc<dyn Engine>, text: String) -> Self {
+    pub(crate) fn new(cluster: Arc<Cluster>, engine: Arc<dyn Engine>, file: &Path) -> Self {
         // A memory pool of its own: a file may set the session's limits.
         let runtime = session::runtime_env(&cluster.services.config).unwrap();
         let config = session::session_config(&cluster.services)
@@ -81,13 +84,15 @@ impl Database {
             .with_information_schema(false);
         let state = session::session_state(&cluster.services, runtime).with_config(config).build();
         let context = SessionContext::new_with_state(state);
-        Self { cluster, engine, context, text, files: AtomicUsize::default() }
+        let text = std::fs::read_to_string(file).unwrap_or_default().to_lowercase();
+        let spark = file.starts_with("test_files/spark");
+        Self { cluster, engine, context, text, spark, files: AtomicUsize::default() }
     }
 
     /// The rows, or the error in the words of DataFusion's own runner, which expected errors quote.
     pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
         match self.answer(sql).await {
-            Ok(batches) => Ok(cells::rows(&batches)),
+            Ok(batches) => Ok(cells::rows(&batches, self.spark)),
             Err(error) => Err(format!("DataFusion error: {error}")),
         }
     }
@@ -95,7 +100,7 @@ impl Database {
     async fn answer(&self, sql: &str) -> DfResult<Vec<RecordBatch>> {
         let plan = self.context.state().create_logical_plan(sql).await?;
         let made = match &plan {
-            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => Some(create.name.to_string()),
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => Some(create.name.clone()),
             _ => None,
         };
         let by_datafusion = matches!(
@@ -125,13 +130,16 @@ impl Database {
 
     /// A table in memory is read by the coordinator alone. As a file it is cut into tasks, like a table of the lake;
     /// tables that the test changes later stay as they are.
-    async fn to_files(&self, name: &str) -> DfResult<()> {
+    async fn to_files(&self, name: &TableReference) -> DfResult<()> {
         let changed = ["insert into", "update", "delete from", "alter table", "truncate table"];
-        let bare = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
-        if changed.iter().any(|verb| self.text.contains(&format!("{verb} {bare}"))) {
+        let bare = name.table().to_lowercase();
+        let is_changed = |verb: &&str| {
+            self.text.contains(&format!("{verb} {bare}")) || self.text.contains(&format!("{verb} \"{bare}\""))
+        };
+        if changed.iter().any(is_changed) {
             return Ok(());
         }
-        let provider = self.context.table_provider(name).await?;
+        let provider = self.context.table_provider(name.clone()).await?;
         if provider.constraints().is_some_and(|constraints| constraints.iter().next().is_some()) {
             return Ok(());
         }
@@ -150,8 +158,8 @@ impl Database {
         if files.schema().as_arrow() != schema.as_ref() || files.clone().collect().await.is_err() {
             return Ok(());
         }
-        self.context.deregister_table(name)?;
+        self.context.deregister_table(name.clone())?;
         // A table, so that DROP TABLE finds it.
-        self.context.register_parquet(name, &path, options).await
+        self.context.register_parquet(name.clone(), &path, options).await
     }
 }

@@ -76,8 +76,7 @@ async fn run(file: &Path, cluster: Arc<database::Cluster>, engine: Arc<dyn Engin
         Ok(records) => records,
         Err(error) => return vec![Outcome::unreadable(&error)],
     };
-    let text = std::fs::read_to_string(file).unwrap().to_lowercase();
-    let database = Database::new(cluster, engine, text);
+    let database = Database::new(cluster, engine, file);
     let mut outcomes = Vec::new();
     for record in records {
         if record.sql.trim_start().to_lowercase().starts_with("explain") {

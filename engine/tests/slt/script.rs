@@ -1,11 +1,13 @@
 //! The part of the sqllogictest format that DataFusion's files use. The crate of that name would be the natural
 //! reader; its random numbers switch on features that rebuild everything else in the workspace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One thing to run, and what must come of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// Where it begins, in the file or in one that it includes.
+    pub(crate) line: usize,
     pub(crate) sql: String,
     pub(crate) expect: Expect,
 }
@@ -18,6 +20,8 @@ pub(crate) enum Expect {
     /// The error, word for word.
     ErrorText(String),
     Rows {
+        /// A letter a column.
+        types: String,
         sort: Sort,
         lines: Vec<String>,
     },
@@ -43,13 +47,29 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Record>, String> {
         match item {
             Item::Record(record) => records.push(record),
             Item::Include(name) => {
-                let folder = file.parent().unwrap_or(Path::new("."));
-                records.extend(read(&folder.join(name))?);
+                for part in included(&file.parent().unwrap_or(Path::new(".")).join(name))? {
+                    records.extend(read(&part)?);
+                }
             }
             Item::Halt => break,
         }
     }
     Ok(records)
+}
+
+/// The files that an `include` names; in their name a star stands for any text.
+fn included(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some((head, tail)) = name.split_once('*') else { return Ok(vec![path.to_owned()]) };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let fits = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
+    };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(fits).collect();
+    files.sort();
+    Ok(files)
 }
 
 enum Item {
@@ -69,6 +89,7 @@ impl Script<'_> {
     fn next(&mut self) -> Result<Option<Item>, String> {
         let mut skipped = false;
         while let Some(line) = self.line() {
+            let begins = self.at;
             let words: Vec<&str> = line.split_whitespace().collect();
             let rest = |count: usize| {
                 let from = words[..count]
@@ -94,14 +115,14 @@ impl Script<'_> {
                     continue;
                 }
                 ["hash-threshold" | "subtest" | "control" | "sleep" | "connection", ..] => continue,
-                ["statement", "error", ..] => self.refused(rest(2)),
-                ["statement", ..] => Record { sql: self.sql().0, expect: Expect::Success },
-                ["query", "error", ..] => self.refused(rest(2)),
+                ["statement" | "query", "error", ..] => self.refused(begins, rest(2)),
+                ["statement", ..] => Record { line: begins, sql: self.sql().0, expect: Expect::Success },
                 ["query", options @ ..] => {
+                    let types = options.first().copied().unwrap_or_default().to_owned();
                     let sort = options.iter().find_map(|word| sort_of(word)).unwrap_or(self.sort);
                     let (sql, results) = self.sql();
                     let lines = if results { self.paragraph() } else { Vec::new() };
-                    Record { sql, expect: Expect::Rows { sort, lines } }
+                    Record { line: begins, sql, expect: Expect::Rows { types, sort, lines } }
                 }
                 _ => return Err(format!("line {}: `{line}` is not understood", self.at)),
             };
@@ -113,13 +134,13 @@ impl Script<'_> {
     }
 
     /// A statement that must fail: with what its own line says, or with what is behind `----`.
-    fn refused(&mut self, pattern: String) -> Record {
+    fn refused(&mut self, line: usize, pattern: String) -> Record {
         let (sql, results) = self.sql();
         let expect = match results {
             true => Expect::ErrorText(self.message()),
             false => Expect::Error(pattern),
         };
-        Record { sql, expect }
+        Record { line, sql, expect }
     }
 
     fn line(&mut self) -> Option<String> {
@@ -128,11 +149,11 @@ impl Script<'_> {
         Some((*line).to_owned())
     }
 
-    /// The text up to an empty line, or to `----`, behind which results follow.
+    /// The text up to an empty line, or to `----`, behind which results follow. The first line may be empty.
     fn sql(&mut self) -> (String, bool) {
-        let mut sql = Vec::new();
+        let mut sql = Vec::from_iter(self.line());
         while let Some(line) = self.line() {
-            match line.trim_end() {
+            match line.as_str() {
                 "" => break,
                 "----" => return (sql.join("\n"), true),
                 _ => sql.push(line),
@@ -181,23 +202,24 @@ mod tests {
     #[test]
     fn records_of_every_kind() {
         let folder = tempfile::tempdir().unwrap();
-        let part = "statement ok\nCREATE TABLE t\nAS VALUES (1)\n";
+        let part = "statement ok\n\nCREATE TABLE t\nAS VALUES (1)\n";
         std::fs::write(folder.path().join("a.part"), part).unwrap();
-        let text = "# a comment\ninclude ./a.part\n\nquery IT rowsort\nSELECT 1, 2\n----\n1 2\n3 4\n\n\
+        std::fs::write(folder.path().join("b.other"), "halt\n").unwrap();
+        let text = "# a comment\ninclude ./*.part\n\nquery IT rowsort\nSELECT 1, 2\n----\n1 2\n3 4\n\n\
                     skipif Datafusion\nstatement ok\nSELECT nothing\n\nonlyif postgres\nstatement ok\nSELECT nothing\n\n\
                     statement error DataFusion error: .* no  table\nSELECT x\n\nquery error\nSELECT y\n----\nfirst\n\nsecond\n\n\n\
                     halt\n\nstatement ok\nSELECT nothing\n";
         let file = folder.path().join("a.slt");
         std::fs::write(&file, text).unwrap();
-        let record = |sql: &str, expect| Record { sql: sql.to_owned(), expect };
+        let record = |line, sql: &str, expect| Record { line, sql: sql.to_owned(), expect };
         let lines = ["1 2", "3 4"].map(str::to_owned).to_vec();
         assert_eq!(
             read(&file).unwrap(),
             [
-                record("CREATE TABLE t\nAS VALUES (1)", Expect::Success),
-                record("SELECT 1, 2", Expect::Rows { sort: Sort::Rows, lines }),
-                record("SELECT x", Expect::Error("DataFusion error: .* no  table".to_owned())),
-                record("SELECT y", Expect::ErrorText("first\n\nsecond".to_owned())),
+                record(1, "\nCREATE TABLE t\nAS VALUES (1)", Expect::Success),
+                record(4, "SELECT 1, 2", Expect::Rows { types: "IT".to_owned(), sort: Sort::Rows, lines }),
+                record(18, "SELECT x", Expect::Error("DataFusion error: .* no  table".to_owned())),
+                record(21, "SELECT y", Expect::ErrorText("first\n\nsecond".to_owned())),
             ]
         );
     }

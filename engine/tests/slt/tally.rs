@@ -40,8 +40,8 @@ impl Outcome {
         let failed = |reason, more: &str| Self::Failed { reason, detail: detail(more) };
         match (&record.expect, result) {
             (Expect::Success, Ok(_)) => Self::Passed,
-            (Expect::Rows { sort, lines }, Ok(rows)) => {
-                let actual = cells::lines(rows, *sort);
+            (Expect::Rows { sort, lines, .. }, Ok(rows)) => {
+                let actual = cells::lines(&cells::sorted(rows, *sort), lines);
                 if cells::agree(&actual, lines) {
                     return Self::Passed;
                 }
