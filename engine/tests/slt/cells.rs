@@ -35,6 +35,30 @@ pub(crate) fn without_root(text: &str) -> String {
     }
 }
 
+/// A letter a column.
+pub(crate) fn types(schema: &Schema) -> String {
+    schema.fields().iter().map(|field| letter(field.data_type())).collect()
+}
+
+fn letter(data_type: &DataType) -> char {
+    match data_type {
+        DataType::Boolean => 'B',
+        data_type if data_type.is_integer() => 'I',
+        data_type if data_type.is_floating() || data_type.is_decimal() => 'R',
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => 'T',
+        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => 'D',
+        DataType::Timestamp(..) => 'P',
+        DataType::Dictionary(_, values) if values.is_string() => 'T',
+        _ => '?',
+    }
+}
+
+/// Whether columns are of the expected types; a letter that is none stands for all the others.
+pub(crate) fn of_types(actual: &str, expected: &str) -> bool {
+    let known = |letter| if "BDIPRT".contains(letter) { letter } else { '?' };
+    actual.chars().eq(expected.chars().map(known))
+}
+
 pub(crate) fn rows(batches: &[RecordBatch], spark: bool) -> Vec<Vec<String>> {
     let decimals = if spark { SPARK_DECIMALS } else { DECIMALS };
     let mut rows = Vec::new();
@@ -218,6 +242,17 @@ mod tests {
         assert_eq!(shown(Arc::new(hundreds), false), "0,-1200");
         let duration = DurationSecondArray::from(vec![Some(1800), None]);
         assert_eq!(shown(Arc::new(duration), false), "0 days 0 hours 30 mins 0 secs,NULL");
+    }
+
+    #[test]
+    fn types_are_letters() {
+        let field = |data_type| Field::new("a", data_type, true);
+        let schema =
+            Schema::new(vec![field(DataType::UInt8), field(DataType::Utf8View), field(DataType::Null)]);
+        assert!(of_types(&types(&schema), "IT?"));
+        assert!(of_types(&types(&schema), "ITV"));
+        assert!(!of_types(&types(&schema), "IT"));
+        assert!(!of_types(&types(&schema), "RT?"));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! DataFusion's.
 
 use crate::cells;
+use crate::lineage::Touched;
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result as DfResult, TableReference};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
@@ -64,6 +66,14 @@ impl Cluster {
     }
 }
 
+/// An answer as the files write it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// A letter a column; none of a statement that has no answer.
+    pub(crate) types: String,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
 pub(crate) struct Database {
     cluster: Arc<Cluster>,
     engine: Arc<dyn Engine>,
@@ -89,15 +99,27 @@ impl Database {
         Self { cluster, engine, context, text, spark, files: AtomicUsize::default() }
     }
 
-    /// The rows, or the error in the words of DataFusion's own runner, which expected errors quote.
-    pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    /// What the statement touches; `None` where it does not parse.
+    pub(crate) fn touched(&self, sql: &str) -> Option<Touched> {
+        let state = self.context.state_ref();
+        let state = state.read();
+        let parser = &state.config().options().sql_parser;
+        let statement = state.sql_to_statement(sql, &parser.dialect).ok()?;
+        let tables = state.resolve_table_references(&statement).ok()?;
+        Some(Touched::by(&statement, tables, parser.enable_ident_normalization))
+    }
+
+    /// The answer, or the error in the words of DataFusion's own runner, which expected errors quote.
+    pub(crate) async fn run(&self, sql: &str) -> Result<Answer, String> {
         match self.answer(sql).await {
-            Ok(batches) => Ok(cells::rows(&batches, self.spark)),
-            Err(error) => Err(format!("DataFusion error: {error}")),
+            Ok((schema, batches)) => {
+                Ok(Answer { types: cells::types(&schema), rows: cells::rows(&batches, self.spark) })
+            }
+            Err(error) => Err(format!("DataFusion error: {}", error.strip_backtrace())),
         }
     }
 
-    async fn answer(&self, sql: &str) -> DfResult<Vec<RecordBatch>> {
+    async fn answer(&self, sql: &str) -> DfResult<(SchemaRef, Vec<RecordBatch>)> {
         let plan = self.context.state().create_logical_plan(sql).await?;
         let made = match &plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => Some(create.name.clone()),
@@ -112,20 +134,23 @@ impl Database {
                 | LogicalPlan::DescribeTable(_)
         );
         if by_datafusion {
-            let batches = self.context.execute_logical_plan(plan).await?.collect().await?;
+            let answer = self.context.execute_logical_plan(plan).await?;
+            let schema = answer.schema().inner().clone();
+            let batches = answer.collect().await?;
             if let Some(name) = made
                 && self.engine.kind() == EngineKind::Pipelined
             {
                 self.to_files(&name).await?;
             }
-            return Ok(batches);
+            return Ok((schema, batches));
         }
         let mut state = self.context.state();
         *state.config_mut() = self.engine.planning(state.config(), None);
         let physical = state.create_physical_plan(&plan).await?;
         let job = JobSpec { id: JobId::new("slt"), kind: JobKind::Query, title: sql.to_owned() };
         let execution = self.engine.execute(job, physical, state.task_ctx()).await.map_err(to_datafusion)?;
-        execution.stream.try_collect().await
+        let schema = execution.stream.schema();
+        Ok((schema, execution.stream.try_collect().await?))
     }
 
     /// A table in memory is read by the coordinator alone. As a file it is cut into tasks, like a table of the lake;

@@ -2,18 +2,24 @@
 //! this; they are no part of this repository.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod causes;
 mod cells;
 mod database;
+mod judge;
+mod lineage;
 mod script;
 mod tally;
 
 use database::Database;
 use futures::FutureExt;
+use judge::Outcome;
+use lineage::Lineage;
+use script::Expect;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tally::{Outcome, Tally};
+use tally::Tally;
 use tidemill_engine::Engine;
 
 /// A statement that takes longer is given up, and its file with it.
@@ -76,22 +82,32 @@ async fn run(file: &Path, cluster: Arc<database::Cluster>, engine: Arc<dyn Engin
         Ok(records) => records,
         Err(error) => return vec![Outcome::unreadable(&error)],
     };
+    let name = tally::name(file);
     let database = Database::new(cluster, engine, file);
+    let mut lineage = Lineage::of(&name);
     let mut outcomes = Vec::new();
     for record in records {
         if record.sql.trim_start().to_lowercase().starts_with("explain") {
             outcomes.push(Outcome::Plan);
             continue;
         }
+        let touched = database.touched(&record.sql);
+        let lack = touched.as_ref().and_then(|touched| lineage.lack(touched));
         let answer = AssertUnwindSafe(database.run(&record.sql)).catch_unwind();
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(result)) => outcomes.push(Outcome::of(&record, result)),
-            Ok(Err(_)) => outcomes.push(Outcome::panicked(&record.sql)),
+        let (outcome, refused) = match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(result)) => (Outcome::of(&name, &record, &result, lack), result.is_err()),
+            Ok(Err(_)) => (Outcome::panicked(&record), true),
             Err(_) => {
-                outcomes.push(Outcome::stuck(&record.sql));
+                outcomes.push(Outcome::stuck(&record));
                 break;
             }
+        };
+        // What should be refused, and was, has made nothing.
+        let made = !(refused && matches!(record.expect, Expect::Error(_) | Expect::ErrorText(_)));
+        if let (Some(touched), true) = (touched, made) {
+            lineage.note(&touched, outcome == Outcome::Passed);
         }
+        outcomes.push(outcome);
     }
     outcomes
 }

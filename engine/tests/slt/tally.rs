@@ -1,113 +1,15 @@
 //! What passed, what did not, and why.
 
-use crate::cells;
-use crate::script::{Expect, Record};
+use crate::judge::{Failure, Outcome};
+use crate::lineage::Lack;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use tidemill_engine::EngineKind;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Passed,
-    /// EXPLAIN: the expected text is the plan of DataFusion's default settings, which are not ours.
-    Plan,
-    Failed {
-        reason: &'static str,
-        detail: String,
-    },
-}
-
-impl Outcome {
-    pub(crate) fn unreadable(error: &str) -> Self {
-        Self::Failed { reason: "the runner cannot read the file", detail: first_line(error) }
-    }
-
-    pub(crate) fn stuck(sql: &str) -> Self {
-        Self::Failed {
-            reason: "a statement took more than a minute; the rest of its file was left",
-            detail: first_line(sql),
-        }
-    }
-
-    pub(crate) fn panicked(sql: &str) -> Self {
-        Self::Failed { reason: "a panic", detail: first_line(sql) }
-    }
-
-    /// Judges what came of a record.
-    pub(crate) fn of(record: &Record, result: Result<Vec<Vec<String>>, String>) -> Self {
-        let detail = |more: &str| format!("{}  --  {}", first_line(&record.sql), first_line(more));
-        let failed = |reason, more: &str| Self::Failed { reason, detail: detail(more) };
-        match (&record.expect, result) {
-            (Expect::Success, Ok(_)) => Self::Passed,
-            (Expect::Rows { sort, lines, .. }, Ok(rows)) => {
-                let actual = cells::lines(&cells::sorted(rows, *sort), lines);
-                if cells::agree(&actual, lines) {
-                    return Self::Passed;
-                }
-                let sorted = |lines: &[String]| {
-                    let mut lines: Vec<String> =
-                        lines.iter().map(|line| line.trim_end().to_owned()).collect();
-                    lines.sort_unstable();
-                    lines
-                };
-                let ordered = record.sql.to_lowercase().contains("order by");
-                let reason = match sorted(&actual) == sorted(lines) {
-                    true if ordered => "the same rows in another order, with ORDER BY somewhere in the query",
-                    true => "the same rows in another order, where the query asks for none",
-                    false => "another answer",
-                };
-                failed(reason, &format!("expected {lines:?}, got {actual:?}"))
-            }
-            (Expect::Error(_) | Expect::ErrorText(_), Ok(_)) => {
-                failed("succeeds where an error is expected", "")
-            }
-            (Expect::Error(pattern), Err(error)) => match regex::Regex::new(pattern) {
-                Ok(regex) if regex.is_match(&error) => Self::Passed,
-                _ => failed("an error is expected, and told in other words", &error),
-            },
-            (Expect::ErrorText(text), Err(error)) if error.trim() == text => Self::Passed,
-            (Expect::ErrorText(_), Err(error)) => {
-                failed("an error is expected, and told in other words", &error)
-            }
-            (_, Err(error)) => failed(because(&error), &error),
-        }
-    }
-}
-
-fn because(error: &str) -> &'static str {
-    let has = |words: &[&str]| words.iter().any(|word| error.contains(word));
-    if has(&[
-        "testing/data",
-        "No such file",
-        "not found at path",
-        "../core/tests",
-        "parquet-testing",
-        "No files found",
-    ]) {
-        "its data is not part of the published files, or follows from that"
-    } else if has(&["table '", "Table not found", "No table named"]) && error.contains("not found") {
-        "its table was not made: an earlier statement of the file failed, or DataFusion's runner makes it in Rust"
-    } else if has(&["Invalid function", "No function matches", "function"])
-        && has(&["Invalid function", "not found"])
-    {
-        "a function that this build does not have, or that DataFusion's runner makes in Rust"
-    } else if has(&["feature", "not enabled", "Unable to find factory", "compression"]) {
-        "a feature that this build leaves out"
-    } else if has(&["Unsupported", "not implemented", "not supported"]) {
-        "refused as not supported"
-    } else {
-        "an error"
-    }
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(160) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
+/// A reason of no more records is listed file by file, with some examples of each.
+const FEW: usize = 100;
+const EXAMPLES: usize = 2;
 
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -119,6 +21,9 @@ struct Count {
     passed: usize,
     run: usize,
     plans: usize,
+    /// Failed for want of what only DataFusion's repository or runner has.
+    lacking: usize,
+    unexplained: usize,
 }
 
 impl Count {
@@ -126,9 +31,15 @@ impl Count {
         outcomes.into_iter().fold(Self::default(), |mut count, outcome| {
             match outcome {
                 Outcome::Plan => count.plans += 1,
-                outcome => {
+                Outcome::Passed => {
                     count.run += 1;
-                    count.passed += usize::from(*outcome == Outcome::Passed);
+                    count.passed += 1;
+                }
+                Outcome::Failed(failure) => {
+                    let lacks = [Lack::Data, Lack::Runner].map(|lack| Some(lack.because()));
+                    count.run += 1;
+                    count.lacking += usize::from(lacks.contains(&failure.because));
+                    count.unexplained += usize::from(failure.because.is_none());
                 }
             }
             count
@@ -136,7 +47,16 @@ impl Count {
     }
 
     fn share(self) -> f64 {
-        if self.run == 0 { 100.0 } else { 100.0 * self.passed as f64 / self.run as f64 }
+        Self::percent(self.passed, self.run)
+    }
+
+    /// Of those that lack nothing.
+    fn share_of_complete(self) -> f64 {
+        Self::percent(self.passed, self.run - self.lacking)
+    }
+
+    fn percent(part: usize, whole: usize) -> f64 {
+        if whole == 0 { 100.0 } else { 100.0 * part as f64 / whole as f64 }
     }
 }
 
@@ -171,18 +91,24 @@ impl Tally {
             "The files that the crate `datafusion-sqllogictest` {} publishes, run by `make slt`: queries on the engine \
              named, on a session of ours; statements that change something by DataFusion itself. On the pipelined \
              engine tables that a test makes in memory and does not change are written to Parquet first, so that two \
-             workers share them.\n\n| engine | records | passed | | EXPLAIN, not run |\n|---|---|---|---|---|",
+             workers share them.\n\nMany tables of the tests are over files that are not published with them, and some \
+             are made by DataFusion's own runner, in Rust: what fails for want of them is *lacking*, and the second rate \
+             leaves it out.\n\n| engine | records | passed | | lacking | passed of the others | not explained | EXPLAIN, not run |\n\
+             |---|---|---|---|---|---|---|---|",
             datafusion::DATAFUSION_VERSION
         );
         for engine in ENGINES {
             let count = Count::of(self.outcomes(engine).map(|(_, outcome)| outcome));
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {:.1} % | {} |",
+                "| {} | {} | {} | {:.1} % | {} | {:.2} % | {} | {} |",
                 engine.as_str(),
                 count.run,
                 count.passed,
                 count.share(),
+                count.lacking,
+                count.share_of_complete(),
+                count.unexplained,
                 count.plans
             );
         }
@@ -209,32 +135,48 @@ impl Tally {
         text
     }
 
-    /// Every reason with its files, and what those say that are few.
+    /// Every reason with its files; what has none, record by record.
     fn reasons(&self, engine: EngineKind, text: &mut String) {
-        let mut reasons: BTreeMap<&str, BTreeMap<String, Vec<&str>>> = BTreeMap::new();
+        let mut reasons: BTreeMap<Option<&str>, BTreeMap<String, Vec<&Failure>>> = BTreeMap::new();
         for (file, outcome) in self.outcomes(engine) {
-            if let Outcome::Failed { reason, detail } = outcome {
-                reasons.entry(reason).or_default().entry(name(file)).or_default().push(detail);
+            if let Outcome::Failed(failure) = outcome {
+                reasons.entry(failure.because).or_default().entry(name(file)).or_default().push(failure);
             }
         }
-        let mut reasons: Vec<_> = reasons.into_iter().collect();
-        reasons.sort_by_key(|(_, files)| std::cmp::Reverse(files.values().map(Vec::len).sum::<usize>()));
+        let unexplained = reasons.remove(&None);
+        let mut reasons: Vec<_> = reasons
+            .into_iter()
+            .map(|(reason, files)| (files.values().map(Vec::len).sum::<usize>(), reason, files))
+            .collect();
+        reasons.sort_by_key(|(records, ..)| std::cmp::Reverse(*records));
         let _ = writeln!(text, "\n## What does not pass: {}\n", engine.as_str());
-        for (reason, files) in reasons {
-            let records: usize = files.values().map(Vec::len).sum();
-            let _ = writeln!(text, "### {reason}: {records}\n");
-            for (file, details) in files {
-                let _ = writeln!(text, "- {file}: {}", details.len());
-                let shown = if records > 200 { 1 } else { 5 };
-                for detail in details.iter().take(shown) {
-                    let _ = writeln!(text, "  - `{}`", detail.replace('`', "'"));
-                }
+        for (records, reason, files) in reasons {
+            let _ = writeln!(text, "### {}: {records}\n", reason.unwrap_or_default());
+            if records > FEW {
+                let counts = files.iter().map(|(file, failures)| format!("{file} {}", failures.len()));
+                let _ = writeln!(text, "{}\n", counts.collect::<Vec<_>>().join(", "));
+                continue;
+            }
+            for (file, failures) in files {
+                let _ = writeln!(text, "- {file}: {}", failures.len());
+                failures.iter().take(EXAMPLES).for_each(|failure| item(&file, failure, text));
             }
             text.push('\n');
+        }
+        let count = unexplained.iter().flatten().map(|(_, failures)| failures.len()).sum::<usize>();
+        let _ = writeln!(text, "### Not explained: {count}\n");
+        for (file, failures) in unexplained.iter().flatten() {
+            let _ = writeln!(text, "- {file}: {}", failures.len());
+            failures.iter().for_each(|failure| item(file, failure, text));
         }
     }
 }
 
-fn name(file: &Path) -> String {
+fn item(file: &str, failure: &Failure, text: &mut String) {
+    let Failure { line, what, detail, .. } = failure;
+    let _ = writeln!(text, "  - {file}:{line}, {what}: `{}`", detail.replace('`', "'"));
+}
+
+pub(crate) fn name(file: &Path) -> String {
     file.strip_prefix("test_files").unwrap_or(file).display().to_string()
 }
