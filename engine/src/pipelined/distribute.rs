@@ -3,7 +3,7 @@
 use super::carried::Carried;
 use super::channels::Channels;
 use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, SplitFiles, TaskCounts};
-use super::{Member, buckets, with_children};
+use super::{Member, buckets, partitions, with_children};
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::TaskContext;
@@ -25,7 +26,8 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
-    BroadcastExec, DistributedExt, NetworkBoundaryExt, SessionStateBuilderExt, WorkerResolver,
+    BroadcastExec, DistributedExt, NetworkBoundaryExt, NetworkBroadcastExec, SessionStateBuilderExt,
+    WorkerResolver,
 };
 use std::sync::Arc;
 use tidemill_core::Result;
@@ -55,12 +57,18 @@ impl Cluster {
         plan: Arc<dyn ExecutionPlan>,
         context: &TaskContext,
     ) -> Result<Distributed> {
-        let config = self.session_config(context.session_config()).map_err(from_datafusion)?;
-        let plan = cooperative::joins(gathered(plan))
+        let mut config = self.session_config(context.session_config()).map_err(from_datafusion)?;
+        let mut plan = cooperative::joins(gathered(plan))
             .and_then(explicit_order::of_windows)
             .map_err(from_datafusion)?;
         if undistributable(&plan) {
             return Ok(Distributed { plan, context: Arc::new(with_config(context, config)), cluster: self });
+        }
+        let cores = self.workers.iter().map(|worker| worker.vcores).min().unwrap_or(1).max(1);
+        if cores < config.target_partitions()
+            && let Some(fewer) = partitions::fewer(&plan, cores).map_err(from_datafusion)?
+        {
+            (plan, config) = (fewer, config.with_target_partitions(cores));
         }
         let counts = TaskCounts { fewest: 1 };
         let (mut planned, mut used) = self.plan(plan.clone(), config.clone(), context, counts).await?;
@@ -95,6 +103,7 @@ impl Cluster {
         let planned =
             state.query_planner().create_physical_plan(&nothing, &state).await.map_err(from_datafusion)?;
         buckets::check(&planned, 1)?;
+        let planned = with_rows_in_place(planned).map_err(from_datafusion)?;
         Ok((guarded(planned).map_err(from_datafusion)?, state.config().clone()))
     }
 
@@ -161,6 +170,30 @@ fn undistributable(plan: &Arc<dyn ExecutionPlan>) -> bool {
         Ok(ordered || node.is::<RecursiveQueryExec>() || travel::stays(node).is_some())
     })
     .unwrap_or(true)
+}
+
+/// The plan without stages that would only send rows which the plan itself has, to all tasks of another stage.
+fn with_rows_in_place(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let in_place = plan.transform_up(|node| {
+        let broadcast = node.is::<NetworkBroadcastExec>().then(|| only_child(&node)).flatten();
+        let rows = broadcast.filter(|below| below.is::<BroadcastExec>()).and_then(only_child);
+        let is_memory = |leaf: &&Arc<dyn ExecutionPlan>| {
+            let source = leaf.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+            source.is_some_and(|source| source.is::<MemorySourceConfig>())
+        };
+        match rows.filter(is_memory) {
+            Some(rows) => Ok(Transformed::yes(Arc::clone(rows))),
+            None => Ok(Transformed::no(node)),
+        }
+    })?;
+    Ok(in_place.data)
+}
+
+fn only_child(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
+    match plan.children().as_slice() {
+        &[child] => Some(child),
+        _ => None,
+    }
 }
 
 /// A panic at the root of a task would end its partitions as if they were complete. Repartitions make an

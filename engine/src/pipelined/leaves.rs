@@ -24,7 +24,7 @@ use url::Url;
 pub(super) const FEWEST_TASKS: usize = 2;
 
 /// Bytes of files that are worth a partition.
-const BYTES_PER_PARTITION: u64 = 16 << 20;
+const BYTES_PER_PARTITION: u64 = 2 << 20;
 
 /// Says how many tasks a stage should have, by what it reads.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,8 @@ fn relies_on_one_partition(plan: &dyn ExecutionPlan) -> bool {
     plan.children().into_iter().zip(needs).skip(usize::from(collects)).any(|(input, need)| {
         !matches!(need, Distribution::UnspecifiedDistribution)
             && input.output_partitioning().partition_count() == 1
+            // That one is by the rows' hash, of which each task gets its own.
+            && !matches!(input.output_partitioning(), Partitioning::Hash(..))
     })
 }
 

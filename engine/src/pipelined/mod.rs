@@ -14,6 +14,7 @@ mod channels;
 mod distribute;
 mod leaves;
 mod members;
+mod partitions;
 mod report;
 mod tries;
 mod worker;

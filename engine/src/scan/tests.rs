@@ -19,7 +19,7 @@ const ROWS: i64 = 50_000;
 const GROUP_ROWS: usize = 20_000;
 
 /// `id` counts up from `first`, `kind` is one of three or NULL, `mixed` has few values in the first row group only,
-/// and `visitor` is one of six thousand, most of whom come again.
+/// and `visitor` is one of nine thousand, most of whom come again.
 fn write(path: &Path, first: i64) {
     let schema = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, false),
@@ -33,7 +33,7 @@ fn write(path: &Path, first: i64) {
     let names: StringArray = (0..ROWS).map(|n| Some(format!("the name of row number {n}"))).collect();
     let mixed = (0..ROWS).map(|n| if n < GROUP_ROWS as i64 { n % 7 } else { n });
     let mixed: StringArray = mixed.map(|n| Some(format!("mixed {n}"))).collect();
-    let visitors: StringArray = (0..ROWS).map(|n| visitor(n * n % 6007)).collect();
+    let visitors: StringArray = (0..ROWS).map(|n| visitor(n * 7 % 9001)).collect();
     let columns: [ArrayRef; 5] =
         [Arc::new(ids), Arc::new(kinds), Arc::new(names), Arc::new(mixed), Arc::new(visitors)];
     let batch = RecordBatch::try_new(schema.clone(), columns.to_vec());

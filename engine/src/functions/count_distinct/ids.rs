@@ -80,9 +80,63 @@ pub(crate) struct IdSets {
 
 #[derive(Default)]
 struct Group {
-    ids: RoaringBitmap,
+    ids: Ids,
     /// What was in no dictionary when it came.
     others: Set<i128>,
+}
+
+/// Of so many ids on they are bits, without a container to be found first.
+const FEWEST_BITS: usize = 1 << 12;
+
+enum Ids {
+    Few(RoaringBitmap),
+    Many(Vec<u64>),
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::Few(RoaringBitmap::new())
+    }
+}
+
+impl Ids {
+    /// How many bytes larger it is now, about.
+    fn insert(&mut self, id: u32) -> usize {
+        let (word, bit) = (id as usize / 64, 1 << (id % 64));
+        match self {
+            Ids::Many(words) => {
+                let before = words.len();
+                if word >= before {
+                    words.resize(word + 1, 0);
+                }
+                words[word] |= bit;
+                (words.len() - before) * size_of::<u64>()
+            }
+            Ids::Few(ids) => {
+                let fresh = ids.insert(id);
+                if fresh && ids.len() as usize == FEWEST_BITS {
+                    *self = Ids::Many(bits(ids));
+                }
+                usize::from(fresh) * size_of::<u16>()
+            }
+        }
+    }
+
+    fn into_bitmap(self) -> RoaringBitmap {
+        match self {
+            Ids::Few(ids) => ids,
+            Ids::Many(words) => {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                RoaringBitmap::from_lsb0_bytes(0, &bytes)
+            }
+        }
+    }
+}
+
+fn bits(ids: &RoaringBitmap) -> Vec<u64> {
+    let mut words = vec![0; ids.max().map_or(0, |most| most as usize / 64 + 1)];
+    ids.iter().for_each(|id| words[id as usize / 64] |= 1 << (id % 64));
+    words
 }
 
 impl IdSets {
@@ -98,7 +152,7 @@ impl IdSets {
     }
 
     fn sent(&self, group: Group) -> Vec<u8> {
-        let Group { ids, mut others } = group;
+        let (ids, mut others) = (group.ids.into_bitmap(), group.others);
         if self.stays && others.is_empty() {
             return SentIds { number: self.dictionary.number(), ids }.bytes();
         }
@@ -122,22 +176,21 @@ impl GroupsAccumulator for IdSets {
         let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
         let rows = group_indices.iter().enumerate();
         let rows = rows.filter(|(row, _)| nulls.is_none_or(|nulls| nulls.is_valid(*row)));
-        let mut fresh = 0;
         if *column.data_type() == DataType::UInt32 {
             let ids = column.as_primitive::<UInt32Type>().values();
-            rows.for_each(|(row, group)| fresh += usize::from(self.groups[*group].ids.insert(ids[row])));
-            self.bytes += fresh * size_of::<u16>();
+            self.bytes += rows.map(|(row, group)| self.groups[*group].ids.insert(ids[row])).sum::<usize>();
             return Ok(());
         }
+        let mut grown = 0;
         let (texts, known) = (column.as_string_view(), self.dictionary.texts());
         for (row, group) in rows {
             let (text, group) = (texts.value(row).as_bytes(), &mut self.groups[*group]);
-            match known.id(text) {
-                Some(id) => fresh += usize::from(group.ids.insert(id)) * size_of::<u16>(),
-                None => fresh += group.others.insert_bytes(text),
-            }
+            grown += match known.id(text) {
+                Some(id) => group.ids.insert(id),
+                None => group.others.insert_bytes(text),
+            };
         }
-        self.bytes += fresh;
+        self.bytes += grown;
         Ok(())
     }
 
@@ -148,7 +201,7 @@ impl GroupsAccumulator for IdSets {
     fn evaluate(&mut self, emit_to: EmitTo) -> DfResult<ArrayRef> {
         let counts = self.emit(emit_to).into_iter().map(|group| {
             let mut all = group.others;
-            add(&mut all, &self.dictionary, &group.ids);
+            add(&mut all, &self.dictionary, &group.ids.into_bitmap());
             all.len() as i64
         });
         Ok(Arc::new(Int64Array::from_iter_values(counts)))
