@@ -179,8 +179,9 @@ mod tests {
             "SELECT a.x, b.x FROM t a LEFT JOIN (SELECT x FROM t WHERE y = 3) b ON a.x = b.x ORDER BY a.x, b.x LIMIT 9",
             "SELECT x, row_number() OVER (PARTITION BY y ORDER BY x) FROM t ORDER BY x LIMIT 5",
         ] {
-            let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
             for cores in [1, 2] {
+                // A plan runs once: a limit leaves in the scans what it has found.
+                let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
                 let fewer = fewer(&plan, cores).unwrap().unwrap();
                 let shown = displayable(fewer.as_ref()).indent(false).to_string();
                 let most =
