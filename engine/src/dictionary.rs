@@ -9,7 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 /// Bytes of a text that fit into its view, as Arrow's format has it.
@@ -17,19 +17,25 @@ const LONGEST_VIEW: usize = 12;
 /// What hash tables keep beside an entry, and the room that they leave.
 const TABLE_BYTES: usize = 10;
 
+/// At least one row in so many should have a text that was there before.
+const ROWS_FOR_A_KNOWN_TEXT: usize = 4;
+const ROWS_THAT_TELL: usize = 1 << 20;
+
 static ALL: LazyLock<Mutex<HashMap<u64, Weak<Dictionary>>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug)]
 pub(crate) struct Dictionary {
     number: u64,
     texts: RwLock<Texts>,
+    /// Rows whose texts were numbered.
+    rows: AtomicUsize,
 }
 
 impl Dictionary {
     pub(crate) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dictionary = Arc::new(Self { number, texts: RwLock::default() });
+        let dictionary = Arc::new(Self { number, texts: RwLock::default(), rows: AtomicUsize::new(0) });
         ALL.lock().insert(number, Arc::downgrade(&dictionary));
         dictionary
     }
@@ -43,15 +49,22 @@ impl Dictionary {
         self.number
     }
 
-    /// The id of each text, and how many texts were new; `None` where it would take more bytes than these.
-    pub(crate) fn intern(&self, texts: &StringViewArray, most_bytes: usize) -> Option<(UInt32Array, usize)> {
+    /// Whether texts come again so often that it is worth to number them. A few rows do not tell: of the first
+    /// hundred thousand events of a million users most are a user's first.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        let rows = self.rows.load(Ordering::Relaxed);
+        rows < ROWS_THAT_TELL || self.texts().views.len() <= rows - rows / ROWS_FOR_A_KNOWN_TEXT
+    }
+
+    /// The id of each text; `None` where it would take more bytes than these.
+    pub(crate) fn intern(&self, texts: &StringViewArray, most_bytes: usize) -> Option<UInt32Array> {
         let mut known = self.texts.write();
         if known.size() + texts.total_bytes_len() + texts.len() * (size_of::<View>() + TABLE_BYTES)
             > most_bytes
         {
             return None;
         }
-        let before = known.views.len();
+        self.rows.fetch_add(texts.len(), Ordering::Relaxed);
         let nulls = texts.nulls().filter(|nulls| nulls.null_count() > 0);
         let is_null = |row: usize| nulls.is_some_and(|nulls: &NullBuffer| nulls.is_null(row));
         let ids = (0..texts.len()).map(|row| match is_null(row) {
@@ -59,7 +72,7 @@ impl Dictionary {
             false => known.intern(texts.value(row).as_bytes()),
         });
         let ids: Vec<u32> = ids.collect::<Option<_>>()?;
-        Some((PrimitiveArray::new(ids.into(), nulls.cloned()), known.views.len() - before))
+        Some(PrimitiveArray::new(ids.into(), nulls.cloned()))
     }
 
     pub(crate) fn texts(&self) -> RwLockReadGuard<'_, Texts> {
@@ -165,23 +178,18 @@ fn view_of(text: &[u8]) -> View {
 mod tests {
     use super::*;
 
-    fn ids(dictionary: &Dictionary, texts: &[Option<&str>]) -> (Vec<Option<u32>>, usize) {
+    fn ids(dictionary: &Dictionary, texts: &[Option<&str>]) -> Vec<Option<u32>> {
         let texts = StringViewArray::from(texts.to_vec());
-        let (ids, fresh) = dictionary.intern(&texts, usize::MAX).unwrap();
-        (ids.iter().collect(), fresh)
+        dictionary.intern(&texts, usize::MAX).unwrap().iter().collect()
     }
 
     #[test]
     fn a_text_keeps_its_id_and_comes_back() {
         let dictionary = Dictionary::new();
         let long = ["longer than twelve bytes: 1", "longer than twelve bytes: 2"];
-        let (first, fresh) =
-            ids(&dictionary, &[Some("a"), None, Some(long[0]), Some(""), Some("a"), Some(long[1])]);
-        assert_eq!((first.as_slice(), fresh), (&[Some(0), None, Some(1), Some(2), Some(0), Some(3)][..], 4));
-        assert_eq!(
-            ids(&dictionary, &[Some(long[1]), Some("b"), Some("")]),
-            (vec![Some(3), Some(4), Some(2)], 1)
-        );
+        let first = [Some("a"), None, Some(long[0]), Some(""), Some("a"), Some(long[1])];
+        assert_eq!(ids(&dictionary, &first), [Some(0), None, Some(1), Some(2), Some(0), Some(3)]);
+        assert_eq!(ids(&dictionary, &[Some(long[1]), Some("b"), Some("")]), [Some(3), Some(4), Some(2)]);
         let texts = dictionary.texts();
         assert!(matches!(texts.text(3), Text::Long(text) if text == long[1].as_bytes()));
         assert!(matches!(texts.text(4), Text::View(view) if view == view_of(b"b")));
@@ -193,14 +201,26 @@ mod tests {
         let dictionary = Dictionary::new();
         let many: StringViewArray =
             (0..50_000).map(|n| Some(format!("text {n} of many that are long"))).collect();
-        let (interned, fresh) = dictionary.intern(&many, usize::MAX).unwrap();
-        assert_eq!((interned.len(), fresh), (50_000, 50_000));
-        assert_eq!(
-            dictionary.intern(&many.slice(7, 9), usize::MAX).unwrap().0.values(),
-            &interned.values()[7..16]
-        );
+        let interned = dictionary.intern(&many, usize::MAX).unwrap();
+        assert_eq!(interned.len(), 50_000);
+        let again = dictionary.intern(&many.slice(7, 9), usize::MAX).unwrap();
+        assert_eq!(again.values(), &interned.values()[7..16]);
         let size = dictionary.texts().size();
         assert!(dictionary.intern(&many, size).is_none());
+    }
+
+    #[test]
+    fn texts_that_hardly_come_again_are_not_worth_it() {
+        let (once, often) = (Dictionary::new(), Dictionary::new());
+        for start in (0..ROWS_THAT_TELL).step_by(1 << 17) {
+            let numbers = start..start + (1 << 17);
+            assert!(once.is_worth_it(), "{start} rows do not tell");
+            let texts: StringViewArray = numbers.clone().map(|n| Some(n.to_string())).collect();
+            once.intern(&texts, usize::MAX).unwrap();
+            let texts: StringViewArray = numbers.map(|n| Some((n / 2).to_string())).collect();
+            often.intern(&texts, usize::MAX).unwrap();
+        }
+        assert!(!once.is_worth_it() && often.is_worth_it());
     }
 
     #[test]

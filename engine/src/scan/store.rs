@@ -22,8 +22,6 @@ const LARGEST_GROUP_SHARE: u64 = 16;
 const DICTIONARIES_SHARE: u64 = 8;
 /// About how many there are.
 const DICTIONARIES: usize = 32;
-/// Numbering texts is worth it when at least one row in so many has a text that was there before.
-const ROWS_FOR_A_KNOWN_TEXT: usize = 4;
 
 const METADATA_BYTES: u64 = 64 << 20;
 const TOUCHED_GROUPS: usize = 1 << 17;
@@ -212,21 +210,19 @@ impl DataCache {
             return Ok(Some(kept));
         }
         let most_bytes = usize::try_from(self.capacity / DICTIONARIES_SHARE / 2).unwrap_or(usize::MAX);
-        let (mut ids, mut rows, mut fresh) = (Vec::with_capacity(column.len()), 0, 0);
+        let mut ids = Vec::with_capacity(column.len());
         for segment in column.iter() {
-            let Some((numbers, new)) = dictionary.intern(segment.decode()?.as_string_view(), most_bytes)
-            else {
+            let Some(numbers) = dictionary.intern(segment.decode()?.as_string_view(), most_bytes) else {
                 self.keep_dictionary(texts, None);
                 return Ok(None);
             };
-            (rows, fresh) = (rows + numbers.len(), fresh + new);
             ids.push(Encoded::Plain(Arc::new(numbers)));
             // Some milliseconds of computing.
             tokio::task::yield_now().await;
         }
         // Another task may have found that it is not.
         let given_up = self.dictionaries.get(texts).is_some_and(|kept| kept.dictionary.is_none());
-        let worth_it = !given_up && fresh <= rows - rows / ROWS_FOR_A_KNOWN_TEXT;
+        let worth_it = !given_up && dictionary.is_worth_it();
         self.keep_dictionary(texts, worth_it.then(|| dictionary.clone()));
         let ids = Arc::new(ids);
         self.columns.insert(id, ids.clone());
