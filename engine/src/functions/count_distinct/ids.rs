@@ -1,7 +1,7 @@
 //! Sets of texts that a process has numbered, as bitmaps of their ids.
 
 use super::keys::Key;
-use super::sets::Set;
+use super::sets::{Set, encode};
 use crate::dictionary::{Dictionary, Text};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, UInt32Type};
@@ -56,6 +56,19 @@ impl SentIds {
         };
         Ok(add(set, &dictionary, &self.ids))
     }
+}
+
+/// The bytes of the set of these texts, which differ: no set has to be built for that.
+fn as_texts(dictionary: &Dictionary, ids: &RoaringBitmap) -> Vec<u8> {
+    let texts = dictionary.texts();
+    let (mut keys, mut long) = (Vec::with_capacity(ids.len() as usize * i128::BYTES), Vec::new());
+    for id in ids {
+        match texts.text(id) {
+            Text::View(view) => keys.extend_from_slice(&view.to_le_bytes()),
+            Text::Long(text) => long.push(text),
+        }
+    }
+    encode::<i128>(&keys, &long)
 }
 
 /// How many bytes larger the set is now.
@@ -155,6 +168,9 @@ impl IdSets {
         let (ids, mut others) = (group.ids.into_bitmap(), group.others);
         if self.stays && others.is_empty() {
             return SentIds { number: self.dictionary.number(), ids }.bytes();
+        }
+        if others.is_empty() {
+            return as_texts(&self.dictionary, &ids);
         }
         // A text may have been met both before and after it was numbered: as a key it is there once.
         add(&mut others, &self.dictionary, &ids);

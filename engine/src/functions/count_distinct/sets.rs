@@ -66,22 +66,29 @@ impl<K: Key> Set<K> {
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let texts = self.texts.iter().flat_map(|texts| texts.iter());
-        let room: usize = texts.clone().map(|text| text.len() + LENGTH_BYTES).sum();
-        let mut bytes = Vec::with_capacity(1 + LENGTH_BYTES + self.keys.len() * K::BYTES + room);
-        if self.texts.is_none() {
-            bytes.push(KEYS);
-        } else {
-            bytes.push(KEYS_AND_TEXTS);
-            bytes.extend_from_slice(&(self.keys.len() as u64).to_le_bytes());
-        }
-        self.keys.iter().for_each(|key| key.write(&mut bytes));
-        for text in texts {
-            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(text);
-        }
-        bytes
+        let mut keys = Vec::with_capacity(self.keys.len() * K::BYTES);
+        self.keys.iter().for_each(|key| key.write(&mut keys));
+        let texts: Vec<&[u8]> = self.texts.iter().flat_map(|texts| texts.iter()).map(AsRef::as_ref).collect();
+        encode::<K>(&keys, &texts)
     }
+}
+
+/// A set of keys, which stand one behind the other, and of texts that are too long for a key.
+pub(super) fn encode<K: Key>(keys: &[u8], texts: &[&[u8]]) -> Vec<u8> {
+    let room: usize = texts.iter().map(|text| text.len() + LENGTH_BYTES).sum();
+    let mut bytes = Vec::with_capacity(1 + LENGTH_BYTES + keys.len() + room);
+    if texts.is_empty() {
+        bytes.push(KEYS);
+    } else {
+        bytes.push(KEYS_AND_TEXTS);
+        bytes.extend_from_slice(&((keys.len() / K::BYTES) as u64).to_le_bytes());
+    }
+    bytes.extend_from_slice(keys);
+    for text in texts {
+        bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(text);
+    }
+    bytes
 }
 
 /// A set as bytes, which another task has made.
