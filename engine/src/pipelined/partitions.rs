@@ -177,7 +177,7 @@ mod tests {
             "SELECT a.y, count(*) FROM t a JOIN t b ON a.x = b.x GROUP BY a.y ORDER BY a.y",
             "SELECT count(*), sum(x) FROM t a WHERE EXISTS (SELECT 1 FROM t b WHERE b.y = a.x)",
             "SELECT a.x, b.x FROM t a LEFT JOIN (SELECT x FROM t WHERE y = 3) b ON a.x = b.x ORDER BY a.x, b.x LIMIT 9",
-            "SELECT x, row_number() OVER (PARTITION BY y ORDER BY x) FROM t ORDER BY x LIMIT 5",
+            "SELECT x, row_number() OVER (PARTITION BY y ORDER BY x) FROM t ORDER BY 1, 2 LIMIT 5",
         ] {
             for cores in [1, 2] {
                 // A plan runs once: a limit leaves in the scans what it has found.
