@@ -58,10 +58,16 @@ pub async fn fill_in(
         let rows = build_rows(join, context).await.map_err(from_datafusion)?;
         fill_in_one(join, &rows).map_err(from_datafusion)?;
         if let Some(leaf) = leaf_of(join, &rows).map_err(from_datafusion)? {
-            read.push((Arc::clone(&node), leaf));
+            read.push(BuildRows { join: Arc::clone(&node), leaf });
         }
     }
     with_rows(plan, &read).and_then(settled).map_err(from_datafusion)
+}
+
+struct BuildRows {
+    join: Arc<dyn ExecutionPlan>,
+    /// The rows of its build side.
+    leaf: Arc<dyn ExecutionPlan>,
 }
 
 /// The rows of a join's build side as a leaf of the plan; `None` where they are too many, or where the join gives rows
@@ -103,16 +109,14 @@ fn without_others(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The plan with these leaves as the build sides of these joins.
-fn with_rows(
-    plan: Arc<dyn ExecutionPlan>,
-    read: &[(Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>)],
-) -> DfResult<Arc<dyn ExecutionPlan>> {
+/// The plan with rows that were read as the build sides of their joins.
+fn with_rows(plan: Arc<dyn ExecutionPlan>, read: &[BuildRows]) -> DfResult<Arc<dyn ExecutionPlan>> {
     let replaced = plan.transform_down(|node| {
-        let Some((_, leaf)) = read.iter().find(|(join, _)| Arc::ptr_eq(join, &node)) else {
+        let Some(rows) = read.iter().find(|rows| Arc::ptr_eq(&rows.join, &node)) else {
             return Ok(Transformed::no(node));
         };
-        let children = [Arc::clone(leaf)].into_iter().chain(node.children().into_iter().skip(1).cloned());
+        let children =
+            [Arc::clone(&rows.leaf)].into_iter().chain(node.children().into_iter().skip(1).cloned());
         let children = children.collect();
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
         Ok(Transformed::yes(node.replace_children(children, options)?))

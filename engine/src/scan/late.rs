@@ -38,7 +38,7 @@ impl LateRows {
     }
 
     /// The same with one column as it is kept, segment by segment: the dictionary of codes is one segment's.
-    pub(super) fn as_kept(self, column: usize) -> impl Iterator<Item = DfResult<RecordBatch>> {
+    pub(super) fn with_kept(self, column: usize) -> impl Iterator<Item = DfResult<RecordBatch>> {
         let rows = Self { kept_as_is: Some(column), ..self };
         let segments = rows.columns.first().map_or(0, |column| column.len());
         (0..segments).filter_map(move |segment| rows.rows(segment).transpose())

@@ -403,7 +403,7 @@ impl Inner {
         match &self.kept {
             None => stream::iter(rows.map(move |batch| inner.projector.project_batch(&batch?))).boxed(),
             Some(kept) => {
-                let (given, rows) = (kept.given.clone(), rows.as_kept(kept.place));
+                let (given, rows) = (kept.given.clone(), rows.with_kept(kept.place));
                 stream::iter(rows.map(move |batch| Ok(batch?.project(&given)?))).boxed()
             }
         }
