@@ -13,9 +13,8 @@
 //! there already when this is done: these rows take its place in the plan, so that no stage reads and sends it again.
 
 use crate::{from_datafusion, scan};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, NullEquality, Result as DfResult, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -82,7 +81,7 @@ fn leaf_of(join: &HashJoinExec, rows: &[RecordBatch]) -> DfResult<Option<Arc<dyn
     }
     let schema = join.left().schema();
     let rows = concat_batches(&schema, rows)?;
-    let columns = rows.columns().iter().map(without_others).collect();
+    let columns = rows.columns().iter().map(scan::owned).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(count));
     let rows = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
     if rows.get_array_memory_size() > MOST_ROW_BYTES {
@@ -98,15 +97,6 @@ pub(crate) fn gives_probed_rows_only(join: JoinType) -> bool {
         join,
         JoinType::Inner | JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark
     )
-}
-
-/// Views keep all of the buffers that they were cut from.
-fn without_others(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    }
 }
 
 /// The plan with rows that were read as the build sides of their joins.

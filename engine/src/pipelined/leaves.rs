@@ -142,14 +142,18 @@ impl ScaleUpLeafNodeHandler for SplitFiles {
     }
 }
 
+/// Whether its files can be read from the middle on.
+pub(super) fn can_be_cut(scan: &FileScanConfig) -> bool {
+    scan.file_source().supports_repartitioning() && !scan.file_compression_type.is_compressed()
+}
+
 /// The files of a scan in so many groups, if they can be read from the middle on; else as they are.
 fn parts(scan: &FileScanConfig, groups: usize) -> Vec<FileGroup> {
-    let whole = scan.file_compression_type.is_compressed() || !scan.file_source().supports_repartitioning();
     let partitioner = FileGroupPartitioner::new()
         .with_target_partitions(groups)
         .with_repartition_file_min_size(0)
         .with_preserve_order_within_groups(!scan.output_ordering.is_empty());
-    let parts = if whole { None } else { partitioner.repartition_file_groups(&scan.file_groups) };
+    let parts = can_be_cut(scan).then(|| partitioner.repartition_file_groups(&scan.file_groups)).flatten();
     parts.unwrap_or_else(|| scan.file_groups.clone())
 }
 

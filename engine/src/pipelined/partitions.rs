@@ -4,6 +4,7 @@
 //! shuffles go to T times as many, each with its own batches and hash tables, which a worker of fewer cores works off
 //! one after the other.
 
+use super::leaves::can_be_cut;
 use crate::early_keys::gives_probed_rows_only;
 use crate::exec::descriptors;
 use crate::scan::files_of;
@@ -103,9 +104,7 @@ fn less_repartitioned(
 /// The scan with `cores` groups of files; `None` where it has no more, or where rows have an order in theirs, or
 /// files cannot be dealt out to tasks in parts.
 fn with_fewer_groups(scan: &FileScanConfig, cores: usize) -> Option<FileScanConfig> {
-    let can_be_cut =
-        scan.file_source().supports_repartitioning() && !scan.file_compression_type.is_compressed();
-    if scan.file_groups.len() <= cores || !scan.output_ordering.is_empty() || !can_be_cut {
+    if scan.file_groups.len() <= cores || !scan.output_ordering.is_empty() || !can_be_cut(scan) {
         return None;
     }
     let all = FileGroup::new(whole_files(scan)?);

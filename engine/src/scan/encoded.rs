@@ -262,7 +262,7 @@ fn codes(array: &StringViewArray) -> Option<Encoded> {
 }
 
 /// The array without what it shares with others: views keep whole pages of their file.
-fn owned(array: &ArrayRef) -> ArrayRef {
+pub(crate) fn owned(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),
         DataType::BinaryView => {

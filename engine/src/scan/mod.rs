@@ -26,5 +26,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use encoded::owned;
 pub use source::{Rows, file_bytes, files_of, prepare};
 pub use store::DataCache;

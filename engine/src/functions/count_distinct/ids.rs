@@ -1,7 +1,7 @@
 //! Sets of texts that a process has numbered, as bitmaps of their ids.
 
 use super::keys::Key;
-use super::sets::{Set, encode};
+use super::sets::{Set, encode, take};
 use crate::dictionary::{Dictionary, Text};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, UInt32Type};
@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use std::sync::Arc;
 
 /// The first byte of the bytes of a set of ids: the number of their dictionary follows, then the bitmap.
-pub(super) const IDS: u8 = 2;
+const IDS: u8 = 2;
 
 /// Ids of one dictionary, as a task of this process has handed them on.
 pub(super) struct SentIds {
@@ -158,19 +158,16 @@ impl IdSets {
     }
 
     fn emit(&mut self, emit_to: EmitTo) -> Vec<Group> {
-        let before = self.groups.len().max(1);
-        let emitted = emit_to.take_needed(&mut self.groups);
-        self.bytes -= (self.bytes as f64 * (emitted.len() as f64 / before as f64)) as usize;
-        emitted
+        take(&mut self.groups, &mut self.bytes, emit_to)
     }
 
     fn sent(&self, group: Group) -> Vec<u8> {
         let (ids, mut others) = (group.ids.into_bitmap(), group.others);
-        if self.stays && others.is_empty() {
-            return SentIds { number: self.dictionary.number(), ids }.bytes();
-        }
         if others.is_empty() {
-            return as_texts(&self.dictionary, &ids);
+            return match self.stays {
+                true => SentIds { number: self.dictionary.number(), ids }.bytes(),
+                false => as_texts(&self.dictionary, &ids),
+            };
         }
         // A text may have been met both before and after it was numbered: as a key it is there once.
         add(&mut others, &self.dictionary, &ids);

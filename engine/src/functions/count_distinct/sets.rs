@@ -212,11 +212,16 @@ impl<K: Key> Sets<K> {
     }
 
     fn emit(&mut self, emit_to: EmitTo) -> Vec<Group<K>> {
-        let before = self.groups.len().max(1);
-        let emitted = emit_to.take_needed(&mut self.groups);
-        self.bytes -= (self.bytes as f64 * (emitted.len() as f64 / before as f64)) as usize;
-        emitted
+        take(&mut self.groups, &mut self.bytes, emit_to)
     }
+}
+
+/// The groups that are to go, and their share of the bytes with them.
+pub(super) fn take<G>(groups: &mut Vec<G>, bytes: &mut usize, emit_to: EmitTo) -> Vec<G> {
+    let before = groups.len().max(1);
+    let emitted = emit_to.take_needed(groups);
+    *bytes -= (*bytes as f64 * (emitted.len() as f64 / before as f64)) as usize;
+    emitted
 }
 
 impl<K: Key> GroupsAccumulator for Sets<K> {
