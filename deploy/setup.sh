@@ -2,10 +2,12 @@
 # Installs what the build needs besides Rust, on Debian and Ubuntu. Quick and silent when nothing is
 # missing; safe to run at any time.
 #
-#   gcc g++ make    C libraries that are built along: librdkafka, zstd, aws-lc
-#   pkg-config      finds the two below
-#   libssl-dev      TLS to Kafka
-#   zlib1g-dev      compression in librdkafka
+#   gcc g++ make        C libraries that are built along: librdkafka, zstd, aws-lc
+#   pkg-config          finds the two below
+#   libssl-dev          TLS to Kafka
+#   zlib1g-dev          compression in librdkafka
+#   protobuf-compiler   turns the messages of Substrait plans into code
+#   libprotobuf-dev     the messages that these build on
 set -euo pipefail
 
 say() { printf '%s\n' "$*" >&2; }
@@ -20,6 +22,10 @@ has() { command -v "$1" >/dev/null; }
 has gcc || missing+=(gcc)
 has g++ || missing+=(g++)
 has make || missing+=(make)
+has protoc || [[ -n ${PROTOC:-} ]] || missing+=(protobuf-compiler)
+well_known=google/protobuf/any.proto
+[[ -e /usr/include/$well_known || -e /usr/local/include/$well_known || -e ${PROTOC_INCLUDE:-}/$well_known ]] ||
+    missing+=(libprotobuf-dev)
 if has pkg-config; then
     pkg-config --exists openssl || missing+=(libssl-dev)
     pkg-config --exists zlib || missing+=(zlib1g-dev)
