@@ -28,6 +28,7 @@ mod describe;
 mod error;
 mod features;
 mod files;
+mod folder;
 mod history;
 mod lake;
 mod log;

@@ -11,6 +11,7 @@
 
 use super::error::from_delta;
 use super::features;
+use super::folder::Folder;
 use super::provider::DeltaProvider;
 use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::EagerSnapshot;
@@ -73,7 +74,9 @@ impl Table {
         {
             return Ok(known.clone());
         }
-        let table = Arc::new(Self::over(object_store_for(url, config)?, url)?);
+        let store = object_store_for(url, config)?;
+        let store = if url.scheme() == "file" { Arc::new(Folder::new(store)) } else { store };
+        let table = Arc::new(Self::over(store, url)?);
         if tables.len() >= MOST_TABLES {
             tables.clear();
         }
