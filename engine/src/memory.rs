@@ -15,21 +15,11 @@ use std::sync::Arc;
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
 
 /// `context`, whose memory is limited to `bytes` beside the limit of the process.
-pub fn limited(context: &Arc<TaskContext>, bytes: usize) -> Arc<TaskContext> {
+pub fn limited(context: TaskContext, bytes: usize) -> TaskContext {
     let runtime = context.runtime_env();
     let pool = JobPool::new(bytes, runtime.memory_pool.clone());
     let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..RuntimeEnv::clone(&runtime) };
-    let limited = TaskContext::new(
-        context.task_id(),
-        context.session_id(),
-        context.session_config().clone(),
-        context.scalar_functions().clone(),
-        context.higher_order_functions().clone(),
-        context.aggregate_functions().clone(),
-        context.window_functions().clone(),
-        Arc::new(runtime),
-    );
-    Arc::new(limited)
+    context.with_runtime(Arc::new(runtime))
 }
 
 /// Every reservation counts in both pools. Each is fair to the consumers that can spill: the job's among its

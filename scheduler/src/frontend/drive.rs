@@ -188,13 +188,14 @@ impl Driver {
         permit: &mut Option<Permit>,
         begun: &mut bool,
     ) -> Result<()> {
-        let mut context = self.session.state.task_ctx();
+        let mut context = TaskContext::from(self.session.state.as_ref());
         if self.planned.engine.kind() == EngineKind::InProcess
             && let Some(bytes) = self.runner.memory_limit(&self.session)
         {
-            context = memory::limited(&context, bytes);
+            context = memory::limited(context, bytes);
         }
-        let this = Try { planned: self.planned.clone(), job: self.job.id.clone(), number, context };
+        let (planned, job) = (self.planned.clone(), self.job.id.clone());
+        let this = Try { planned, job, number, context: Arc::new(context) };
         let mut running = self.start_try(this).await?;
         self.job.watch(running.progress.clone(), running.plan.clone());
         while let Some(batch) = running.stream.next().await {

@@ -13,6 +13,7 @@ use crate::maintenance::{Cluster, Compact, Optimizer, Report};
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -43,7 +44,7 @@ pub(super) fn run(frontend: &SqlFrontend, session: &Session, sql: &str, statemen
     let schema = schema(&statement);
     let caretaker = Caretaker {
         definer: frontend.definer.clone(),
-        optimizer: Optimizer { state: session.state.clone(), ..frontend.optimizer.clone() },
+        optimizer: Optimizer { state: SessionState::clone(&session.state), ..frontend.optimizer.clone() },
         engine: session.engine,
         check_retention: session.retention_check,
         orphan_retention: frontend.orphan_retention,

@@ -39,8 +39,8 @@ pub(super) struct Session {
     pub(super) default_timeout: Option<Duration>,
     pub(super) result_compression: &'static str,
     pub(super) retention_check: bool,
-    /// A session of DataFusion's, with this client's options.
-    pub(super) state: SessionState,
+    /// A session of DataFusion's, with this client's options. Its hundreds of functions are copied only for a change.
+    pub(super) state: Arc<SessionState>,
     /// Temporary views by name. They are in whatever schema is the session's.
     pub(super) temporary: BTreeMap<String, ViewDef>,
 }
@@ -55,7 +55,7 @@ impl Session {
             default_timeout,
             result_compression: COMPRESSIONS[0],
             retention_check: true,
-            state,
+            state: Arc::new(state),
             temporary: BTreeMap::new(),
         }
     }
@@ -82,7 +82,12 @@ impl Session {
                     return Err(Error::new(Code::UnknownObject, format!("no schema `{schema}`"))
                         .suggest(&schema, known.iter().map(String::as_str)));
                 }
-                self.state.config_mut().options_mut().catalog.default_schema.clone_from(&schema);
+                Arc::make_mut(&mut self.state)
+                    .config_mut()
+                    .options_mut()
+                    .catalog
+                    .default_schema
+                    .clone_from(&schema);
                 self.schema = schema;
                 self.renew_catalog();
             }
@@ -101,7 +106,7 @@ impl Session {
                 let Some(value) = value.map(str::to_owned).or_else(default) else {
                     return Err(unknown(name, &self.state));
                 };
-                let options = self.state.config_mut().options_mut();
+                let options = Arc::make_mut(&mut self.state).config_mut().options_mut();
                 if options.set(other, &value).is_err() {
                     let error = match option(&self.state, other) {
                         None => unknown(name, &self.state),
@@ -150,8 +155,8 @@ impl Session {
         let place = |view: &ViewDef| (TableName::new(&self.schema, &view.name.name), view.clone());
         let views = self.temporary.values().map(place).collect();
         let Some(catalog) = self.catalog().map(|catalog| catalog.with_temporary(views)) else { return };
-        let builder = SessionStateBuilder::new_from_existing(self.state.clone());
-        self.state = builder.with_catalog_list(Arc::new(catalog)).build();
+        let builder = SessionStateBuilder::new_from_existing(SessionState::clone(&self.state));
+        self.state = Arc::new(builder.with_catalog_list(Arc::new(catalog)).build());
     }
 
     /// Every variable with its value, by name.
@@ -209,7 +214,7 @@ impl Sessions {
         let mut session = session.ok_or_else(|| {
             Error::new(Code::Unauthenticated, format!("no session `{id}`")).hint("connect again")
         })?;
-        session.state.mark_start_execution();
+        Arc::make_mut(&mut session.state).mark_start_execution();
         Ok(session)
     }
 

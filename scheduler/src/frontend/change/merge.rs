@@ -39,7 +39,7 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     let find = work.plan(&read, &whole, &queries.touched()).await?;
     let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);
     let touched: Vec<usize> = if queries.has(MergeWhen::NotMatchedBySource) {
-        read.snapshot.files(&work.session.state, &[])?.iter().map(|file| file.number).collect()
+        read.snapshot.files(work.session.state.as_ref(), &[])?.iter().map(|file| file.number).collect()
     } else if rewrites {
         work.touched(&whole, &find).await?.into_keys().collect()
     } else {

@@ -38,7 +38,7 @@ pub(super) async fn insert(work: &Work, insert: &Insert) -> Result<u64> {
             let plan = work.close(&read, new_rows(work, &read, insert).await?).await?;
             let (adds, _) = work.write(&work.session.state, &plan, false).await?;
             let rows = adds.iter().map(|written| written.rows).sum();
-            let files = read.snapshot.files(&work.session.state, &[])?;
+            let files = read.snapshot.files(work.session.state.as_ref(), &[])?;
             let removes = files.iter().map(|file| file.number).collect();
             let mut change = Change { removes, adds, ..Change::new("WRITE") };
             change.parameters.insert("mode".to_owned(), "Overwrite".to_owned());

@@ -224,7 +224,7 @@ impl Work {
 
     /// How many rows these files hold: as the log says, or as a query counts.
     pub(super) async fn rows_of(&self, read: &Read, files: &[usize]) -> Result<u64> {
-        let all = read.snapshot.files(&self.session.state, &[])?;
+        let all = read.snapshot.files(self.session.state.as_ref(), &[])?;
         let known = files
             .iter()
             .map(|number| all.get(*number).filter(|file| !file.has_deleted_rows).and_then(|file| file.rows));
