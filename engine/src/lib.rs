@@ -3,12 +3,12 @@
 //!
 //! What it is not: it knows no SQL text, no schedule and no connector by name.
 
+pub mod build_sides;
 mod change;
 pub mod codec;
 pub mod cooperative;
 pub mod decode;
 mod dictionary;
-pub mod early_keys;
 mod engine;
 pub mod epoch;
 mod error;

@@ -8,6 +8,7 @@ mod count_distinct;
 mod decimals;
 mod utc_trunc;
 
+use crate::build_sides::is_key;
 use crate::zorder::zorder;
 use count_distinct::GroupedSets;
 pub(crate) use count_distinct::{IdSets, count_distinct};
@@ -70,7 +71,7 @@ fn free<F>(
 /// ours in the place of others. DataFusion's planners come behind ours, its rules too: one of them would take
 /// `count(DISTINCT …)` apart.
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
-    let ours = decimals::functions().into_iter().chain([zorder(), utc_trunc()]);
+    let ours = decimals::functions().into_iter().chain([zorder(), utc_trunc(), is_key()]);
     let rules: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
     builder
         .with_expr_planners(vec![Arc::new(ExactNumbers::default())])

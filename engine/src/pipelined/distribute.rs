@@ -4,10 +4,12 @@ use super::carried::Carried;
 use super::channels::Channels;
 use super::leaves::{FEWEST_TASKS, InOrder, SplitDescriptors, SplitFiles, TaskCounts};
 use super::{Member, buckets, partitions, with_children};
+use crate::build_sides::MOST_ROW_BYTES;
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
 use crate::{cooperative, explicit_order, from_datafusion, travel};
+use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -177,16 +179,21 @@ fn with_rows_in_place(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn Executio
     let in_place = plan.transform_up(|node| {
         let broadcast = node.is::<NetworkBroadcastExec>().then(|| only_child(&node)).flatten();
         let rows = broadcast.filter(|below| below.is::<BroadcastExec>()).and_then(only_child);
-        let is_memory = |leaf: &&Arc<dyn ExecutionPlan>| {
-            let source = leaf.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
-            source.is_some_and(|source| source.is::<MemorySourceConfig>())
-        };
-        match rows.filter(is_memory) {
+        match rows.filter(|leaf| is_small_memory(leaf)) {
             Some(rows) => Ok(Transformed::yes(Arc::clone(rows))),
             None => Ok(Transformed::no(node)),
         }
     })?;
     Ok(in_place.data)
+}
+
+/// Rows that may be sent to every task of a stage with its plan.
+fn is_small_memory(leaf: &Arc<dyn ExecutionPlan>) -> bool {
+    let source = leaf.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+    source.and_then(|source| source.downcast_ref::<MemorySourceConfig>()).is_some_and(|source| {
+        let batches = source.partitions().iter().flatten();
+        batches.map(RecordBatch::get_array_memory_size).sum::<usize>() <= MOST_ROW_BYTES
+    })
 }
 
 fn only_child(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {

@@ -22,14 +22,20 @@ mod worker;
 pub use members::{Heartbeat, Member, Members};
 pub use worker::WorkerServer;
 
+use crate::build_sides::{self, Workers};
 use crate::codec::Codec;
-use crate::{Engine, EngineKind, Execution, JobSpec, early_keys, session};
+use crate::guard::guard;
+use crate::stages::{StageReport, StageReports};
+use crate::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion, session};
 use async_trait::async_trait;
 use channels::Channels;
 use datafusion::common::Result as DfResult;
 use datafusion::config::OptimizerOptions;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions, execute_stream,
+};
 use datafusion::prelude::SessionConfig;
 use distribute::Cluster;
 use std::sync::Arc;
@@ -121,10 +127,53 @@ impl Engine for Pipelined {
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
         let workers = self.live()?;
-        let plan = early_keys::fill_in(plan, &context).await?;
-        let first = self.cluster(workers).distribute(plan.clone(), &context).await?;
-        Ok(Job { engine: self.clone(), spec: job, plan, context }.run(first))
+        let parts = Parts { engine: self, workers: workers.clone(), context: context.clone() };
+        // The parts of an epoch's plan belong together.
+        let by = (job.kind != JobKind::Epoch).then_some(&parts as &dyn Workers);
+        let read = build_sides::read(plan, &context, by).await?;
+        let first = self.cluster(workers).distribute(read.plan.clone(), &context).await?;
+        let running = Job { engine: self.clone(), spec: job, plan: read.plan, context }.run(first);
+        Ok(Execution { stages: one_after_the_other(read.stages, running.stages.clone()), ..running })
     }
+}
+
+/// Runs parts of a job's plan beforehand.
+struct Parts<'a> {
+    engine: &'a Pipelined,
+    workers: Vec<Member>,
+    context: Arc<TaskContext>,
+}
+
+#[async_trait]
+impl Workers for Parts<'_> {
+    async fn run(&self, plan: Arc<dyn ExecutionPlan>) -> Result<(SendableRecordBatchStream, StageReports)> {
+        let part = self.engine.cluster(self.workers.clone()).distribute(plan, &self.context).await?;
+        let run = part.plan.clone();
+        let stream = execute_stream(part.plan, part.context).map_err(from_datafusion)?;
+        Ok((guard(stream), Arc::new(move || Box::pin(report::stages(run.clone())))))
+    }
+}
+
+/// The stages of build sides that were read beforehand, and those of the plan.
+fn one_after_the_other(before: Vec<StageReports>, last: StageReports) -> StageReports {
+    if before.is_empty() {
+        return last;
+    }
+    Arc::new(move || {
+        let (before, last) = (before.clone(), last.clone());
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for (number, reports) in before.iter().enumerate() {
+                let stages = reports().await?.into_iter();
+                all.extend(stages.map(|stage| StageReport {
+                    stage: format!("build side {}, {}", number + 1, stage.stage),
+                    ..stage
+                }));
+            }
+            all.extend(last().await?);
+            Ok(all)
+        })
+    })
 }
 
 fn with_children(

@@ -5,7 +5,7 @@
 //! one after the other.
 
 use super::leaves::can_be_cut;
-use crate::early_keys::gives_probed_rows_only;
+use crate::build_sides::gives_probed_rows_only;
 use crate::exec::descriptors;
 use crate::scan::files_of;
 use datafusion::common::Result as DfResult;

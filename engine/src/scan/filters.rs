@@ -1,5 +1,6 @@
 //! Conditions that drop rows before these are decoded, shuffled, joined and aggregated, as long as it pays.
 
+use crate::build_sides::asks_keys;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{BatchCoalescer, take, take_record_batch};
@@ -29,7 +30,7 @@ const WORTHWHILE_TWICE_PERCENT: usize = 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     All,
-    /// Those that are known only while the query runs.
+    /// Those of joins, which are known only while the query runs.
     Dynamic,
 }
 
@@ -79,7 +80,7 @@ impl EarlyFilters {
     ) -> DfResult<Self> {
         let mut conditions = Vec::new();
         for part in filter.iter().flat_map(|filter| split_conjunction(filter)) {
-            let dynamic = DynamicFilterTracking::classify(part).contains_dynamic_filter();
+            let dynamic = is_of_join(part);
             if is_volatile(part) || (wanted == Wanted::Dynamic && !dynamic) {
                 continue;
             }
@@ -190,6 +191,11 @@ impl EarlyFilters {
         });
         filtered.boxed()
     }
+}
+
+/// Whether nothing above the scan asks for it again, as a join only does by joining.
+fn is_of_join(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    asks_keys(condition) || DynamicFilterTracking::classify(condition).contains_dynamic_filter()
 }
 
 impl Condition {

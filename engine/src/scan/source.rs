@@ -6,6 +6,7 @@ use super::grouped::{self, Form};
 use super::opener::Opener;
 use super::store::{self, FileId, TextsId};
 use crate::Services;
+use crate::build_sides::ready;
 use crate::dictionary::Dictionary;
 use arrow::datatypes::FieldRef;
 use datafusion::common::Result as DfResult;
@@ -59,7 +60,7 @@ pub fn prepare(
         let bytes = file_bytes(scan);
         let fits = |cache: &&Arc<DataCache>| bytes <= cache.capacity().saturating_mul(LARGEST_SCAN);
         let source = LakeSource {
-            parquet: scan.file_source().clone(),
+            parquet: with_keys(scan.file_source())?,
             cache: cache.as_ref().filter(fits).cloned(),
             context: context.clone(),
             as_kept: None,
@@ -69,6 +70,17 @@ pub fn prepare(
         Ok(Transformed::yes(scan))
     })?;
     Ok(prepared.data)
+}
+
+/// The source with the sets of keys in its condition read.
+fn with_keys(source: &Arc<dyn FileSource>) -> DfResult<Arc<dyn FileSource>> {
+    let Some((parquet, filter)) = source.downcast_ref::<ParquetSource>().zip(source.filter()) else {
+        return Ok(Arc::clone(source));
+    };
+    Ok(match ready(filter, source.table_schema().table_schema())? {
+        Some(ready) => Arc::new(parquet.with_predicate(ready)),
+        None => Arc::clone(source),
+    })
 }
 
 /// Whether a scan keeps one of its columns as codes, from the first row group that it keeps.

@@ -59,10 +59,12 @@ impl Runner {
             Box::pin(async move {
                 let row = engine_row(&planned.engine, &planned.reason);
                 let job = JobSpec { id: job, kind: JobKind::Analyze, title: TITLE.to_owned() };
+                // Build sides may be read before the plan itself begins.
+                let began = Instant::now();
                 let running = planned.engine.execute(job, planned.plan, context).await?;
                 let (rows, plan, stages) = (running.stream, running.plan.clone(), running.stages.clone());
                 let stream = futures::stream::once(async move {
-                    let told = tell(row, rows, plan, stages, verbose).await.map_err(to_datafusion)?;
+                    let told = tell(row, began, rows, plan, stages, verbose).await.map_err(to_datafusion)?;
                     text_batch(&text_schema(&COLUMNS), &told).map_err(to_datafusion)
                 });
                 let stream = Box::pin(RecordBatchStreamAdapter::new(text_schema(&COLUMNS), stream));
@@ -83,12 +85,13 @@ fn engine_row(engine: &Arc<dyn Engine>, reason: &str) -> [String; 2] {
 /// Reads the rows to their end, and says what that took.
 async fn tell(
     engine: [String; 2],
+    began: Instant,
     mut rows: SendableRecordBatchStream,
     plan: Arc<dyn ExecutionPlan>,
     stages: StageReports,
     verbose: bool,
 ) -> Result<Vec<[String; 2]>> {
-    let (began, mut count) = (Instant::now(), 0);
+    let mut count = 0;
     while let Some(batch) = rows.next().await {
         count += batch.map_err(from_datafusion)?.num_rows();
     }

@@ -40,7 +40,7 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::exec::SelectRowsExec;
 use tidemill_engine::pipelined::Members;
 use tidemill_engine::{
-    Engine, EngineKind, Execution, JobSpec, Services, cooperative, early_keys, explicit_order,
+    Engine, EngineKind, Execution, JobSpec, Services, build_sides, cooperative, explicit_order,
     from_datafusion, session,
 };
 use tokio::task::JoinHandle;
@@ -151,7 +151,7 @@ impl Engine for Staged {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Execution> {
-        let plan = early_keys::fill_in(plan, &context).await?;
+        let plan = build_sides::read(plan, &context, None).await?.plan;
         let plan = self.prepare(plan, context.clone()).await?;
         let session = self.session(&context);
         let (server, clients) = (self.server.clone(), self.clients.clone());
