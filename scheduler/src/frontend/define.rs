@@ -147,6 +147,7 @@ impl Definer {
         let insert = Insert {
             table: create.name,
             columns: Vec::new(),
+            by_name: false,
             query: match create.query {
                 Some(query) => query,
                 None => return Ok(nothing()),

@@ -168,9 +168,10 @@ impl SqlFrontend {
     }
 
     async fn plan_insert(&self, session: &Session, insert: &Insert) -> Result<LogicalPlan> {
-        let (_, schema) = self.definer.insert_target(&insert.table, &insert.columns).await?;
         let plan = plan_query(&session.state, insert.query.clone()).await?;
-        let types: Vec<DataType> = match insert.columns.as_slice() {
+        let columns = insert.columns_for(&plan);
+        let (_, schema) = self.definer.insert_target(&insert.table, &columns).await?;
+        let types: Vec<DataType> = match columns.as_slice() {
             [] => schema.fields().iter().map(|field| field.data_type().clone()).collect(),
             // A name that is not known is told by `align`.
             names => names

@@ -1,5 +1,6 @@
-//! `INSERT INTO t [(columns)] query`, `INSERT OVERWRITE [TABLE] t …`, and `INSERT INTO t REPLACE WHERE
-//! condition query`, which puts the query's rows in the place of those that pass the condition.
+//! `INSERT INTO t [(columns) | BY NAME] query`, `INSERT OVERWRITE [TABLE] t …`, and `INSERT INTO t REPLACE WHERE
+//! condition query`, which puts the query's rows in the place of those that pass the condition. BY NAME takes the
+//! query's columns by their names, as Spark and DuckDB do. `DEFAULT` in VALUES is NULL, as no column has another.
 
 use crate::TableName;
 use crate::dialect::Cursor;
@@ -7,7 +8,7 @@ use arrow::compute::can_cast_types;
 use arrow::datatypes::{FieldRef, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, Query, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeSet;
 use tidemill_core::{Code, Error, Result};
@@ -18,6 +19,8 @@ pub struct Insert {
     pub table: TableName,
     /// Empty means all of the table's columns in their order.
     pub columns: Vec<String>,
+    /// The query names the columns that it fills.
+    pub by_name: bool,
     pub query: Box<Query>,
     pub mode: InsertMode,
 }
@@ -44,14 +47,34 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Ins
     let has_columns = cursor.peek_is(&Token::LParen)
         && !matches!(cursor.word_at(1).as_deref(), Some("SELECT" | "VALUES" | "WITH"));
     let columns = if has_columns { cursor.idents_in_parentheses()? } else { Vec::new() };
+    let by_name = cursor.take(&["BY", "NAME"]);
+    if by_name && has_columns {
+        return Err(Error::new(Code::InvalidStatement, "BY NAME and a list of columns exclude each other")
+            .hint("the names of the query's columns say where they go; name them with AS"));
+    }
     let mode = match overwrite {
         true => InsertMode::Overwrite,
         false if cursor.take(&["REPLACE", "WHERE"]) => InsertMode::ReplaceWhere(cursor.expr()?.to_string()),
         false => InsertMode::Append,
     };
     let mut query = cursor.query()?;
-    name_repeated(&mut query.body);
-    Ok(Insert { table, columns, query, mode })
+    if !by_name {
+        name_repeated(&mut query.body);
+    }
+    null_defaults(&mut query.body);
+    Ok(Insert { table, columns, by_name, query, mode })
+}
+
+fn null_defaults(body: &mut SetExpr) {
+    let SetExpr::Values(values) = body else { return };
+    for expr in values.rows.iter_mut().flat_map(|row| row.content.iter_mut()) {
+        if let SqlExpr::Identifier(ident) = expr
+            && ident.quote_style.is_none()
+            && ident.value.eq_ignore_ascii_case("DEFAULT")
+        {
+            *expr = SqlExpr::Value(Value::Null.into());
+        }
+    }
 }
 
 /// Gives an expression that stands in a SELECT for the second time a name of its own: the columns of a query must
@@ -79,9 +102,17 @@ fn name_repeated(body: &mut SetExpr) {
 }
 
 impl Insert {
+    /// The columns that the query's go to; none means all of the table's in their order.
+    pub fn columns_for(&self, plan: &LogicalPlan) -> Vec<String> {
+        match self.by_name {
+            true => plan.schema().fields().iter().map(|field| field.name().clone()).collect(),
+            false => self.columns.clone(),
+        }
+    }
+
     /// [`align`] for this statement.
     pub fn align(&self, plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
-        align(&self.table, &self.columns, plan, schema)
+        align(&self.table, &self.columns_for(&plan), plan, schema)
     }
 }
 
@@ -177,8 +208,24 @@ mod tests {
         assert_eq!(insert("INSERT INTO t VALUES (1, 'a', 2.5)").await.unwrap(), "| 1 | a | 2.50 |");
         let reordered = "INSERT INTO t (price, id) SELECT 2 AS id, 7 AS price";
         assert_eq!(insert(reordered).await.unwrap(), "| 7 | | 2.00 |");
+        let defaults = "INSERT INTO t VALUES (1, default, DEFAULT)";
+        assert_eq!(insert(defaults).await.unwrap(), "| 1 | | |");
         let repeated = "INSERT INTO t SELECT 1, 'a', 1";
         assert_eq!(insert(repeated).await.unwrap(), "| 1 | a | 1.00 |");
+    }
+
+    #[tokio::test]
+    async fn or_by_name() {
+        let named = "INSERT INTO t BY NAME SELECT 2.5 AS price, 7 AS id";
+        assert_eq!(insert(named).await.unwrap(), "| 7 | | 2.50 |");
+        let overwrite = "INSERT OVERWRITE t BY NAME SELECT 'x' AS name, 7 AS id";
+        assert_eq!(insert(overwrite).await.unwrap(), "| 7 | x | |");
+        let error = insert("INSERT INTO t BY NAME SELECT 7 AS id, 1 AS prise").await.unwrap_err();
+        assert_eq!((error.code, error.hint.as_deref()), (Code::UnknownColumn, Some("did you mean `price`?")));
+        let error = insert("INSERT INTO t BY NAME SELECT 1 AS price").await.unwrap_err();
+        assert!(error.message.contains("no value for `id`"), "{error}");
+        let both = insert("INSERT INTO t (id) BY NAME SELECT 1 AS id").await.unwrap_err();
+        assert_eq!(both.code, Code::InvalidStatement);
     }
 
     #[tokio::test]

@@ -94,6 +94,6 @@ async fn replacing(
 
 async fn new_rows(work: &Work, read: &Read, insert: &Insert) -> Result<LogicalPlan> {
     let plan = plan_query(&work.session.state, insert.query.clone()).await?;
-    let schema = fillable(read.snapshot.as_ref(), &insert.columns)?;
+    let schema = fillable(read.snapshot.as_ref(), &insert.columns_for(&plan))?;
     insert.align(plan, &schema)
 }
