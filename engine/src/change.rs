@@ -69,6 +69,11 @@ pub enum Alter {
         column: String,
         nullable: bool,
     },
+    /// An empty comment is none.
+    SetColumnComment {
+        column: String,
+        comment: String,
+    },
 }
 
 /// One commit.

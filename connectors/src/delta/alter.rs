@@ -2,6 +2,7 @@
 //!
 //! Both are changed as the JSON that the log has, so that what we do not know of them stays as it is.
 
+use super::comment::COMMENT;
 use super::features;
 use super::rules;
 use super::schema;
@@ -53,11 +54,7 @@ pub(super) fn actions(snapshot: &EagerSnapshot, change: &Change) -> Result<Vec<A
         }
         definition.apply(alter)?;
     }
-    let mut actions = vec![Action::Metadata(serde_json::from_value(definition.metadata)?)];
-    if definition.protocol != before {
-        actions.push(Action::Protocol(serde_json::from_value(definition.protocol)?));
-    }
-    Ok(actions)
+    definition.actions(&before)
 }
 
 /// What a table is, in the log's words.
@@ -68,18 +65,24 @@ pub(super) struct Definition {
 }
 
 impl Definition {
-    fn apply(&mut self, alter: &Alter) -> Result<()> {
+    /// With the protocol only if it is not the one before.
+    pub(super) fn actions(self, before: &Value) -> Result<Vec<Action>> {
+        let mut actions = vec![Action::Metadata(serde_json::from_value(self.metadata)?)];
+        if self.protocol != *before {
+            actions.push(Action::Protocol(serde_json::from_value(self.protocol)?));
+        }
+        Ok(actions)
+    }
+
+    pub(super) fn apply(&mut self, alter: &Alter) -> Result<()> {
         match alter {
             Alter::AddColumns(columns) => self.add_columns(columns),
             Alter::SetProperties(properties) => {
                 for (key, value) in properties {
                     check_property(key, value)?;
-                    if key == "delta.enableChangeDataFeed" && value == "true" {
-                        self.demand("changeDataFeed", 4);
-                    }
                     self.configuration().insert(key.clone(), json!(value));
                 }
-                Ok(())
+                self.demand_all()
             }
             Alter::UnsetProperties { keys, if_exists } => {
                 for key in keys {
@@ -107,9 +110,8 @@ impl Definition {
                     return Err(Error::new(Code::AlreadyExists, format!("there is a constraint `{name}`"))
                         .hint("DROP CONSTRAINT it first, or choose another name"));
                 }
-                self.demand("checkConstraints", 3);
                 self.configuration().insert(key, json!(expression));
-                Ok(())
+                self.demand_all()
             }
             Alter::DropConstraint { name, if_exists } => {
                 let key = format!("{CONSTRAINT}{}", name.to_lowercase());
@@ -126,15 +128,28 @@ impl Definition {
                 Ok(())
             }
             Alter::SetNullable { column, nullable } => {
-                let mut schema = self.schema()?;
-                let fields = schema["fields"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
-                let Some(field) = fields.iter_mut().find(|field| field["name"] == json!(column)) else {
-                    return Err(Error::new(Code::UnknownColumn, format!("no column `{column}`")));
-                };
-                field["nullable"] = json!(nullable);
-                self.set_schema(&schema)
+                self.change_field(column, |field| field["nullable"] = json!(nullable))
             }
+            Alter::SetColumnComment { column, comment } => self.note_field(column, COMMENT, comment),
         }
+    }
+
+    /// Sets an entry of a column's metadata.
+    pub(super) fn note_field(&mut self, column: &str, key: &str, text: &str) -> Result<()> {
+        self.change_field(column, |field| field["metadata"][key] = json!(text))
+    }
+
+    fn change_field(&mut self, column: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut schema = self.schema()?;
+        let fields = schema["fields"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        let names: Vec<String> =
+            fields.iter().filter_map(|field| field["name"].as_str()).map(str::to_owned).collect();
+        let Some(field) = fields.iter_mut().find(|field| field["name"] == json!(column)) else {
+            return Err(Error::new(Code::UnknownColumn, format!("no column `{column}`"))
+                .suggest(column, names.iter().map(String::as_str)));
+        };
+        change(field);
+        self.set_schema(&schema)
     }
 
     fn add_columns(&mut self, columns: &Schema) -> Result<()> {
@@ -183,6 +198,25 @@ impl Definition {
             Value::Object(map) => map,
             _ => unreachable!("it was made an object"),
         }
+    }
+
+    /// Makes the protocol have what the definition needs of writers. It keeps what it has.
+    pub(super) fn demand_all(&mut self) -> Result<()> {
+        let schema = self.schema()?;
+        let fields = schema["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let generated = fields.iter().any(|field| field["metadata"].get(features::GENERATED).is_some());
+        let configuration = self.configuration();
+        let on = |key: &str| configuration.get(key).is_some_and(|value| value == "true");
+        let needs = [
+            (on("delta.appendOnly"), "appendOnly", 2),
+            (configuration.keys().any(|key| key.starts_with(CONSTRAINT)), "checkConstraints", 3),
+            (on("delta.enableChangeDataFeed"), "changeDataFeed", 4),
+            (generated, "generatedColumns", 4),
+        ];
+        for (_, feature, version) in needs.into_iter().filter(|(needed, ..)| *needed) {
+            self.demand(feature, version);
+        }
+        Ok(())
     }
 
     /// Makes the protocol have a writer feature, which writers of `version` and above know without its name.

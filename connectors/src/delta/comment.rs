@@ -13,7 +13,7 @@ use tidemill_core::{Code, Error, Result};
 use tidemill_engine::TableNotes;
 
 /// The key of a column's comment in the metadata of its field.
-const COMMENT: &str = "comment";
+pub(super) const COMMENT: &str = "comment";
 
 pub(super) fn notes(loaded: &Loaded) -> TableNotes {
     let schema = loaded.schema();

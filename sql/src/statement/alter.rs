@@ -4,7 +4,7 @@
 //! ALTER TABLE t ADD COLUMN[S] [(] name type, … [)]
 //! ALTER TABLE t ADD CONSTRAINT name CHECK (condition)   ·  DROP CONSTRAINT [IF EXISTS] name
 //! ALTER TABLE t SET TBLPROPERTIES ('key' = 'value', …)  ·  UNSET TBLPROPERTIES [IF EXISTS] ('key', …)
-//! ALTER TABLE t ALTER COLUMN name {SET | DROP} NOT NULL
+//! ALTER TABLE t ALTER [COLUMN] name {SET | DROP} NOT NULL  ·  COMMENT 'text'
 //! ```
 
 use crate::TableName;
@@ -32,74 +32,83 @@ pub enum AlterAction {
     UnsetProperties { keys: Vec<String>, if_exists: bool },
     SetNotNull(String),
     DropNotNull(String),
+    CommentColumn { column: String, comment: String },
 }
 
 /// Begins behind `ALTER`.
 pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<AlterTable> {
     cursor.expect(&["TABLE"])?;
     let table = cursor.table_name(default_schema)?;
-    let action =
-        match cursor.one_of(&["ADD", "DROP", "SET", "UNSET", "ALTER", "RENAME", "CHANGE", "REPLACE"])? {
-            "ADD" => match cursor.take(&["CONSTRAINT"]) {
-                true => {
-                    let name = cursor.ident()?;
-                    cursor.expect(&["CHECK"])?;
-                    cursor.expect_token(&Token::LParen)?;
-                    let condition = stored(cursor.expr()?);
-                    cursor.expect_token(&Token::RParen)?;
-                    AlterAction::AddConstraint { name, condition }
-                }
-                false => {
-                    cursor.one_of(&["COLUMN", "COLUMNS"])?;
-                    AlterAction::AddColumns(Arc::new(column_schema(columns(cursor)?)?))
-                }
-            },
-            "DROP" => {
-                if cursor.one_of(&["CONSTRAINT", "COLUMN", "COLUMNS"])? != "CONSTRAINT" {
-                    return Err(Error::new(Code::Unsupported, "DROP COLUMN needs column mapping")
-                        .hint("CREATE TABLE another AS SELECT the columns to keep, or a view of them"));
-                }
-                let if_exists = cursor.take(&["IF", "EXISTS"]);
-                AlterAction::DropConstraint { name: cursor.ident()?, if_exists }
+    let action = match cursor
+        .one_of(&["ADD", "DROP", "SET", "UNSET", "ALTER", "RENAME", "CHANGE", "REPLACE"])?
+    {
+        "ADD" => match cursor.take(&["CONSTRAINT"]) {
+            true => {
+                let name = cursor.ident()?;
+                cursor.expect(&["CHECK"])?;
+                cursor.expect_token(&Token::LParen)?;
+                let condition = stored(cursor.expr()?);
+                cursor.expect_token(&Token::RParen)?;
+                AlterAction::AddConstraint { name, condition }
             }
-            "SET" => {
-                cursor.expect(&["TBLPROPERTIES"])?;
-                AlterAction::SetProperties(cursor.options()?)
+            false => {
+                cursor.one_of(&["COLUMN", "COLUMNS"])?;
+                AlterAction::AddColumns(Arc::new(column_schema(columns(cursor)?)?))
             }
-            "UNSET" => {
-                cursor.expect(&["TBLPROPERTIES"])?;
-                let if_exists = cursor.take(&["IF", "EXISTS"]);
-                AlterAction::UnsetProperties { keys: cursor.list(Cursor::string)?, if_exists }
-            }
-            "RENAME" => {
-                return Err(Error::new(Code::Unsupported, "ALTER TABLE … RENAME")
-                    .hint("CREATE TABLE another AS SELECT …, or a view with the new names"));
-            }
-            "CHANGE" => {
-                return Err(Error::new(Code::Unsupported, "ALTER TABLE … CHANGE COLUMN")
-                    .hint("ALTER COLUMN name {SET | DROP} NOT NULL, or COMMENT ON COLUMN t.name IS '…'"));
-            }
-            "REPLACE" => {
-                return Err(Error::new(Code::Unsupported, "ALTER TABLE … REPLACE COLUMNS")
+        },
+        "DROP" => {
+            if cursor.one_of(&["CONSTRAINT", "COLUMN", "COLUMNS"])? != "CONSTRAINT" {
+                return Err(Error::new(Code::Unsupported, "DROP COLUMN needs column mapping")
                     .hint("CREATE TABLE another AS SELECT the columns to keep, or a view of them"));
             }
-            _ => {
-                cursor.expect(&["COLUMN"])?;
-                let column = cursor.ident()?;
-                match cursor.one_of(&["SET", "DROP", "TYPE"])? {
-                    "TYPE" => return Err(retyped(&column)),
-                    "SET" if cursor.take(&["DATA", "TYPE"]) => return Err(retyped(&column)),
-                    "SET" => {
-                        cursor.expect(&["NOT", "NULL"])?;
-                        AlterAction::SetNotNull(column)
-                    }
-                    _ => {
-                        cursor.expect(&["NOT", "NULL"])?;
-                        AlterAction::DropNotNull(column)
-                    }
+            let if_exists = cursor.take(&["IF", "EXISTS"]);
+            AlterAction::DropConstraint { name: cursor.ident()?, if_exists }
+        }
+        "SET" => {
+            cursor.expect(&["TBLPROPERTIES"])?;
+            AlterAction::SetProperties(cursor.options()?)
+        }
+        "UNSET" => {
+            cursor.expect(&["TBLPROPERTIES"])?;
+            let if_exists = cursor.take(&["IF", "EXISTS"]);
+            AlterAction::UnsetProperties { keys: cursor.list(Cursor::string)?, if_exists }
+        }
+        "RENAME" => {
+            return Err(Error::new(Code::Unsupported, "ALTER TABLE … RENAME")
+                .hint("CREATE TABLE another AS SELECT …, or a view with the new names"));
+        }
+        "CHANGE" => {
+            return Err(Error::new(Code::Unsupported, "ALTER TABLE … CHANGE COLUMN")
+                .hint("ALTER COLUMN name {SET | DROP} NOT NULL, ALTER COLUMN name COMMENT '…'"));
+        }
+        "REPLACE" => {
+            return Err(Error::new(Code::Unsupported, "ALTER TABLE … REPLACE COLUMNS")
+                .hint("CREATE TABLE another AS SELECT the columns to keep, or a view of them"));
+        }
+        _ => {
+            cursor.take(&["COLUMN"]);
+            let column = cursor.ident()?;
+            match cursor.one_of(&["SET", "DROP", "TYPE", "COMMENT"])? {
+                "TYPE" => return Err(retyped(&column)),
+                "SET" if cursor.take(&["DATA", "TYPE"]) => return Err(retyped(&column)),
+                "SET" | "DROP" if cursor.take(&["DEFAULT"]) => {
+                    let message =
+                        format!("ALTER COLUMN {column}: DEFAULT needs the table feature allowColumnDefaults");
+                    return Err(Error::new(Code::Unsupported, message)
+                        .hint("columns that an INSERT leaves out are NULL"));
+                }
+                "COMMENT" => AlterAction::CommentColumn { column, comment: cursor.string()? },
+                "SET" => {
+                    cursor.expect(&["NOT", "NULL"])?;
+                    AlterAction::SetNotNull(column)
+                }
+                _ => {
+                    cursor.expect(&["NOT", "NULL"])?;
+                    AlterAction::DropNotNull(column)
                 }
             }
-        };
+        }
+    };
     Ok(AlterTable { table, action })
 }
 
@@ -164,6 +173,8 @@ mod tests {
         let expected =
             AlterAction::AddConstraint { name: "priced".to_owned(), condition: "`Price` >= 0".to_owned() };
         assert_eq!(check, expected);
+        let comment = AlterAction::CommentColumn { column: "a".to_owned(), comment: "it's".to_owned() };
+        assert_eq!(alter("ALTER TABLE t ALTER COLUMN a COMMENT 'it''s'").unwrap(), comment);
         let set = alter("ALTER TABLE t SET TBLPROPERTIES ('delta.appendOnly' = 'true')").unwrap();
         assert_eq!(
             set,
@@ -187,6 +198,8 @@ mod tests {
             assert!(hint.starts_with("CREATE TABLE another AS SELECT") && hint.contains("view"), "{hint}");
         }
         let error = alter("ALTER TABLE t CHANGE COLUMN a b INT").unwrap_err();
-        assert!(error.hint.unwrap().contains("COMMENT ON COLUMN"));
+        assert!(error.hint.unwrap().contains("ALTER COLUMN name COMMENT"));
+        let error = alter("ALTER TABLE t ALTER COLUMN a SET DEFAULT 1").unwrap_err();
+        assert!(error.message.contains("allowColumnDefaults"), "{error}");
     }
 }

@@ -49,6 +49,10 @@ pub(super) async fn alter(
         AlterAction::DropNotNull(column) => {
             ("CHANGE COLUMN", Alter::SetNullable { column: column.clone(), nullable: true }, None)
         }
+        AlterAction::CommentColumn { column, comment } => {
+            let (column, comment) = (column.clone(), comment.clone());
+            ("CHANGE COLUMN", Alter::SetColumnComment { column, comment }, None)
+        }
     };
     let mut reads = Reads::Nothing;
     if let Some((what, forbidden)) = forbidden {
