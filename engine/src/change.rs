@@ -10,6 +10,7 @@
 //! then it fails with `Code::Conflict`, and nothing has happened. UPDATE, DELETE, MERGE, overwrites, compaction
 //! and ALTER TABLE are all changes of this kind.
 
+use crate::TableDraft;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -93,6 +94,9 @@ pub struct Change {
     /// False when the same rows are only laid out anew. Streams that read the table pass over such a commit.
     pub data_change: bool,
     pub alter: Vec<Alter>,
+    /// The table becomes another one at the same place, with the history of the one that was there: writers that
+    /// began before do not commit to it. `removes` should then be all files, and `alter` is not looked at.
+    pub becomes: Option<TableDraft>,
     /// Makes the commit idempotent: once `(application, number)` is in the log, a second one does nothing.
     pub transaction: Option<(String, u64)>,
 }
@@ -109,6 +113,7 @@ impl Change {
             reads: Reads::Everything,
             data_change: true,
             alter: Vec::new(),
+            becomes: None,
             transaction: None,
         }
     }

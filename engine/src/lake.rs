@@ -1,7 +1,7 @@
 //! The table format of the lake, as the engine sees it: opened for reading as a `TableProvider`, created with
 //! a schema. Appending goes through [`tidemill_core::Sink`], every other change through [`LakeSnapshot`].
 
-use crate::{LakeSnapshot, Maintenance};
+use crate::{Change, LakeSnapshot, Maintenance};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -27,6 +27,21 @@ pub struct TableOptions {
     pub comment: Option<String>,
     /// Format-specific table properties.
     pub properties: Vec<(String, String)>,
+    /// Comments by column.
+    pub column_comments: BTreeMap<String, String>,
+    /// Columns that writers compute, with their expressions as SQL text.
+    pub generated: BTreeMap<String, String>,
+    /// Conditions that no row may fail, as SQL text by name.
+    pub constraints: BTreeMap<String, String>,
+}
+
+/// What a table will be that is not there yet, so that rows can be written before the one commit that makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableDraft {
+    /// The format's own words. The format's sink writes rows for the draft when its option `definition` has them.
+    pub definition: String,
+    /// The columns that a query gives values; writers compute the others.
+    pub fillable: SchemaRef,
 }
 
 /// What a table says of itself besides its columns.
@@ -36,6 +51,8 @@ pub struct TableNotes {
     pub comment: Option<String>,
     /// Comments by column.
     pub column_comments: BTreeMap<String, String>,
+    /// Columns that writers compute, with their expressions as SQL text.
+    pub generated: BTreeMap<String, String>,
     /// Conditions that no row may fail, as SQL text by name.
     pub constraints: BTreeMap<String, String>,
     /// Properties of the format and others, without what is a constraint.
@@ -67,8 +84,25 @@ pub trait LakeFormat: Send + Sync + std::fmt::Debug {
 
     async fn exists(&self, location: &Url) -> Result<bool>;
 
-    /// Fails with `Code::AlreadyExists` when there is a table.
-    async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()>;
+    /// Says what a table of these columns would be. Fails where nobody could write to it.
+    async fn draft(&self, location: &Url, _: SchemaRef, _: &TableOptions) -> Result<TableDraft> {
+        Err(Error::new(Code::Unsupported, format!("the table format at {location} makes no tables"))
+            .hint("CREATE EXTERNAL TABLE reads what is there"))
+    }
+
+    /// Makes the table that `change.becomes`, with the rows that it adds, in one commit.
+    ///
+    /// # Errors
+    /// `Code::AlreadyExists` when there is a table, also when somebody else made it a moment ago.
+    async fn establish(&self, location: &Url, _: Change) -> Result<()> {
+        Err(Error::internal(format!("a draft for {location} of a format that makes none")))
+    }
+
+    /// An empty table. Fails with `Code::AlreadyExists` when there is one.
+    async fn create(&self, location: &Url, schema: SchemaRef, options: &TableOptions) -> Result<()> {
+        let becomes = Some(self.draft(location, schema, options).await?);
+        self.establish(location, Change { becomes, ..Change::new("CREATE TABLE") }).await
+    }
 
     async fn notes(&self, location: &Url) -> Result<TableNotes>;
 

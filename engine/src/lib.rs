@@ -36,7 +36,7 @@ pub use engine::{Engine, EngineKind, Execution, JobKind, JobSpec, Progress};
 pub use error::{from_datafusion, to_datafusion};
 pub use guard::guard;
 pub use in_process::InProcess;
-pub use lake::{LakeFormat, TableNotes, TableOptions, TableVersion};
+pub use lake::{LakeFormat, TableDraft, TableNotes, TableOptions, TableVersion};
 pub use maintenance::Maintenance;
 pub use scan::DataCache;
 pub use services::Services;

@@ -3,6 +3,7 @@
 
 use super::alter::CONSTRAINT;
 use super::error::from_delta;
+use super::features;
 use super::table::{Loaded, Table};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::MetadataValue;
@@ -34,6 +35,7 @@ pub(super) fn notes(loaded: &Loaded) -> TableNotes {
         partition_by: loaded.partition_columns(),
         comment: description.filter(|comment| !comment.is_empty()).map(str::to_owned),
         column_comments: schema.fields().iter().filter_map(commented).collect(),
+        generated: features::generated_columns(&schema),
         constraints,
         properties,
     }

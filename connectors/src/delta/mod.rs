@@ -7,6 +7,7 @@
 //! changes log ─▶ change files, files added and removed ─▶ the same scans, with kind and version as constants
 //! commit  driver ◀──────────────── all descriptors ◀────────────────────┘
 //!            └─▶ one log entry: files + txn(job, run), put if absent
+//! create  draft ─▶ the same writers ─▶ one log entry: the first, or the next of the table that is replaced
 //! change  snapshot ─▶ some files as a table ─▶ rewritten by tasks ─▶ Transaction: removes + adds, if nobody
 //!                                                                    committed what contradicts it
 //! ```
@@ -23,6 +24,7 @@ mod comment;
 mod commit;
 mod conflict;
 mod convert;
+mod create;
 mod deletions;
 mod describe;
 mod error;

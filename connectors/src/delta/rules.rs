@@ -7,17 +7,21 @@ use super::alter::CONSTRAINT;
 use super::features;
 use super::schema;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::logical_expr::{self, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Value, visit_expressions_mut};
 use datafusion::sql::sqlparser::dialect::{DatabricksDialect, GenericDialect};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use deltalake_core::kernel::EagerSnapshot;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
@@ -84,13 +88,77 @@ fn invariants(schema: &Schema) -> Vec<(String, String)> {
     schema.fields().iter().filter_map(of).collect()
 }
 
-/// Fails if a condition cannot be evaluated over rows of these columns: as a constraint it would keep everybody
-/// from writing.
+/// Fails if a condition cannot be evaluated over rows of these columns, or is none.
 pub(super) fn demand_evaluable(name: &str, text: &str, schema: &SchemaRef) -> Result<()> {
-    let rule = Rule::new(name.to_owned(), text.to_owned(), schema);
-    rule.map(|_| ()).map_err(|error| {
-        error.hint("write it with operators, year(), month(), day(), hour() and functions of DataFusion's")
-    })
+    let rule = Rule::sound(name, text, schema)?;
+    match rule.value.data_type(schema).map_err(from_datafusion)? {
+        DataType::Boolean => Ok(()),
+        other => Err(Error::new(Code::TypeMismatch, format!("`{text}` is no condition, but {other}"))
+            .hint("a comparison, or conditions joined by AND and OR")),
+    }
+}
+
+/// The expression of a new generated column as the log keeps it. Other engines ask that it reads no generated
+/// column, that it gives the same for the same row, and that it is of the column's own type.
+pub(super) fn generation(
+    column: &str,
+    text: &str,
+    schema: &SchemaRef,
+    generated: &BTreeMap<String, String>,
+) -> Result<String> {
+    let rule = Rule::sound(column, text, schema)?;
+    let refuse = |why: String| {
+        let message = format!("the column `{column}` cannot be generated AS ({text}): {why}");
+        Error::new(Code::InvalidStatement, message)
+    };
+    let reads = collect_columns(&rule.value);
+    if let Some(read) = reads.iter().find(|read| generated.contains_key(read.name())) {
+        return Err(refuse(format!("`{}` is generated itself", read.name()))
+            .hint("write it over columns that rows bring"));
+    }
+    if changes(&logical(text, schema)?)? {
+        return Err(refuse("it may give another value each time".to_owned())
+            .hint("leave random(), now() and the like out of it"));
+    }
+    let from = schema::lake_type(column, &rule.value.data_type(schema).map_err(from_datafusion)?)?;
+    let to = schema.field_with_name(column)?.data_type();
+    match type_name(to).filter(|_| can_cast_types(&from, to)) {
+        _ if from == *to => Ok(text.to_owned()),
+        Some(name) => Ok(format!("CAST({text} AS {name})")),
+        None => Err(refuse(format!("it is {from}, and the column {to}")).hint("CAST it")),
+    }
+}
+
+/// Whether an expression may give something else for the same row.
+fn changes(expr: &logical_expr::Expr) -> Result<bool> {
+    let may = |part: &logical_expr::Expr| {
+        let logical_expr::Expr::ScalarFunction(call) = part else { return Ok(false) };
+        Ok(match call.func.signature().volatility {
+            Volatility::Volatile => true,
+            // The time of the statement; with arguments it is one that looks at the session's zone.
+            Volatility::Stable => call.args.is_empty(),
+            Volatility::Immutable => false,
+        })
+    };
+    expr.exists(may).map_err(from_datafusion)
+}
+
+/// A word for a type that both Spark and DataFusion know.
+fn type_name(data_type: &DataType) -> Option<String> {
+    let name = match data_type {
+        DataType::Boolean => "BOOLEAN",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::Float32 => "FLOAT",
+        DataType::Float64 => "DOUBLE",
+        DataType::Utf8 => "STRING",
+        DataType::Date32 => "DATE",
+        DataType::Decimal128(precision, scale) => return Some(format!("DECIMAL({precision}, {scale})")),
+        _ => return None,
+    };
+    Some(name.to_owned())
 }
 
 impl Rules {
@@ -139,7 +207,11 @@ impl Rules {
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         for (index, rule) in &self.generated {
             let field = self.schema.field(*index);
-            let value = cast(&rule.evaluate(&rows)?, field.data_type())?;
+            let strict = CastOptions { safe: false, ..CastOptions::default() };
+            let value =
+                cast_with_options(&rule.evaluate(&rows)?, field.data_type(), &strict).map_err(|error| {
+                    Error::new(Code::BadData, format!("the generated column `{}`: {error}", rule.name))
+                })?;
             if given.column_by_name(&rule.name).is_some() {
                 let equal = not_distinct(&columns[*index], &value)?;
                 if let Some(row) = equal.iter().position(|equal| equal != Some(true)) {
@@ -164,11 +236,9 @@ impl Rules {
 impl Rule {
     fn new(name: String, text: String, schema: &SchemaRef) -> Result<Self> {
         let plan = || -> Result<Arc<dyn PhysicalExpr>> {
-            let state = SessionContext::new().state();
+            let expr = logical(&text, schema)?;
             let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(from_datafusion)?;
-            let spoken = translate(&text, schema.as_arrow())?;
-            let expr = state.create_logical_expr(&spoken, &schema).map_err(from_datafusion)?;
-            state.create_physical_expr(expr, &schema).map_err(from_datafusion)
+            SessionContext::new().state().create_physical_expr(expr, &schema).map_err(from_datafusion)
         };
         match plan() {
             Ok(value) => Ok(Self { name, text, value }),
@@ -178,6 +248,14 @@ impl Rule {
             )
             .hint("drop the constraint, or write the table with the engine that made it")),
         }
+    }
+
+    /// One that is to be: what cannot be evaluated would keep everybody from writing.
+    fn sound(name: &str, text: &str, schema: &SchemaRef) -> Result<Self> {
+        Self::new(name.to_owned(), text.to_owned(), schema).map_err(|error| {
+            error
+                .hint("write it with operators, year(), month(), day(), hour() and functions of DataFusion's")
+        })
     }
 
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef> {
@@ -202,6 +280,12 @@ impl Rule {
             }
         }
     }
+}
+
+fn logical(text: &str, schema: &SchemaRef) -> Result<logical_expr::Expr> {
+    let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(from_datafusion)?;
+    let spoken = translate(text, schema.as_arrow())?;
+    SessionContext::new().state().create_logical_expr(&spoken, &schema).map_err(from_datafusion)
 }
 
 /// A row for an error message.
@@ -277,7 +361,7 @@ fn translate(text: &str, schema: &Schema) -> Result<String> {
 mod tests {
     use super::*;
     use arrow::array::{Int64Array, TimestampMicrosecondArray};
-    use arrow::datatypes::{DataType, TimeUnit};
+    use arrow::datatypes::TimeUnit;
 
     fn rules(checks: &[(&str, &str)], generated: &[(&str, &str)]) -> Result<Rules> {
         let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));

@@ -1,6 +1,6 @@
 //! A Delta table as a sink: transactional, and idempotent by (job, run).
 
-use super::lake::create;
+use super::create::{Draft, create};
 use super::rules::Rules;
 use super::table::{Loaded, Table};
 use super::writer::TaskWriter;
@@ -49,6 +49,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: None,
         doc: "columns beside the table's own that are written, as a schema of Arrow's in JSON; who commits adds them",
     },
+    OptionSpec {
+        name: "definition",
+        required: false,
+        default: None,
+        doc: "what the table will be by the commit of the rows, in the words of its log; by default it is there",
+    },
 ];
 
 /// One Delta table; the target is its location.
@@ -59,6 +65,8 @@ pub struct DeltaSink {
     target_file_size: NonZeroU64,
     /// Columns that the commit adds to the table.
     add_columns: Option<Schema>,
+    /// What the table will be by the commit; who commits makes it so.
+    draft: Option<Draft>,
     /// `None`: the rows are a stream's.
     label: Option<Label>,
 }
@@ -87,9 +95,10 @@ impl DeltaSink {
             Error::new(Code::BadOption, "`target_file_size_bytes` has no value").hint(expected)
         })?;
         let add_columns = options.get("add_columns")?.map(|text| serde_json::from_str(&text)).transpose()?;
+        let draft = options.get("definition")?.map(|text| Draft::read(&text)).transpose()?;
         let is_blind = options.parse("blind_append", "true or false")?.unwrap_or(true);
         let label = options.get("operation")?.map(|operation| Label { operation, is_blind });
-        Ok(Self { table, partition_by, target_file_size, add_columns, label })
+        Ok(Self { table, partition_by, target_file_size, add_columns, draft, label })
     }
 
     /// The columns of the files: the table's, and those that it gets. One that somebody else added meanwhile is
@@ -184,8 +193,11 @@ impl Sink for DeltaSink {
     }
 
     async fn writer(&self, _: &WriteScope, schema: &SchemaRef) -> Result<Box<dyn SinkWriter>> {
-        // Another process may have altered the table since this one looked at it last.
-        let loaded = self.table.demand().await?;
+        let loaded = match &self.draft {
+            Some(draft) => draft.loaded().await?,
+            // Another process may have altered the table since this one looked at it last.
+            None => self.table.demand().await?,
+        };
         let have = self.columns(&loaded)?;
         let rules = features::demand_writable(loaded.snapshot(), &have)
             .and_then(|()| Rules::of(loaded.snapshot(), &have))

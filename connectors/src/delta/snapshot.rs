@@ -2,6 +2,7 @@
 
 use super::alter;
 use super::conflict::Intent;
+use super::create::Draft;
 use super::error::from_delta;
 use super::features;
 use super::rules;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::{Change, LakeFile, LakeSnapshot, Reads, from_datafusion};
 
+/// A property, and what a table is that has it.
+const APPEND_ONLY: (&str, &str) = ("delta.appendOnly", "that takes appends only");
+
 /// See [`LakeSnapshot`].
 #[derive(Debug)]
 pub(super) struct DeltaSnapshot {
@@ -35,12 +39,30 @@ impl DeltaSnapshot {
         error.context(format!("Delta table {}", self.table.url))
     }
 
-    fn transaction(&self, change: Change) -> Result<Transaction> {
+    fn refuse_if(&self, (property, what): (&str, &str), verb: &str) -> Result<()> {
+        match self.properties().get(property).is_some_and(|on| on == "true") {
+            true => {
+                Err(self.place(Error::new(Code::Unsupported, format!("cannot {verb} a table {what}")).hint(
+                    format!("ALTER TABLE … SET TBLPROPERTIES ('{property}' = 'false'), or only append"),
+                )))
+            }
+            false => Ok(()),
+        }
+    }
+
+    async fn transaction(&self, change: Change) -> Result<Transaction> {
         let snapshot = self.loaded.snapshot();
+        // What the rows were written for.
+        let (mut actions, target) = match &change.becomes {
+            None => (alter::actions(snapshot, &change)?, self.loaded.clone()),
+            Some(becomes) => {
+                let draft = Draft::read(&becomes.definition)?;
+                (draft.actions_over(snapshot)?, draft.loaded().await?)
+            }
+        };
         let views: Vec<_> =
             snapshot.try_log_data().map_err(|error| from_delta(error, &self.table.url))?.iter().collect();
         let mut removes = HashSet::new();
-        let mut actions = alter::actions(snapshot, &change)?;
         for number in &change.removes {
             let view = views.get(*number).ok_or_else(|| Error::internal("a file that is not there"))?;
             let remove = view.remove_action(change.data_change);
@@ -48,18 +70,7 @@ impl DeltaSnapshot {
                 actions.push(Action::Remove(remove));
             }
         }
-        let rules = rules::texts(snapshot, &self.loaded.schema());
-        for written in &change.adds {
-            let added: Added = serde_json::from_value(written.descriptor.clone())?;
-            added.demand(&rules)?;
-            let Added { table, mut add, .. } = added;
-            if table != snapshot.metadata().id() {
-                return Err(Error::new(Code::Conflict, "rows were written for another table at this place")
-                    .hint("run the statement again"));
-            }
-            add.data_change = change.data_change;
-            actions.push(Action::Add(add));
-        }
+        actions.extend(added(&change, &target)?);
         let reads = match &change.reads {
             Reads::Nothing | Reads::Removed => Some(HashSet::new()),
             Reads::Everything => None,
@@ -72,6 +83,7 @@ impl DeltaSnapshot {
         };
         let serializable =
             self.properties().get("delta.isolationLevel").is_some_and(|level| level == "Serializable");
+        let redefined = !change.alter.is_empty() || change.becomes.is_some();
         let once = match change.transaction {
             Some((app, number)) => Some((
                 app,
@@ -82,7 +94,7 @@ impl DeltaSnapshot {
         Ok(Transaction {
             read: self.loaded.clone(),
             actions,
-            intent: Intent { removes, reads, serializable: serializable || !change.alter.is_empty() },
+            intent: Intent { removes, reads, serializable: serializable || redefined },
             reads: change.reads,
             operation: change.operation,
             parameters: change.parameters.into_iter().map(|(key, value)| (key, value.into())).collect(),
@@ -154,23 +166,34 @@ impl LakeSnapshot for DeltaSnapshot {
     }
 
     fn demand_rewritable(&self) -> Result<()> {
-        for (property, what) in [
-            ("delta.enableChangeDataFeed", "with a change data feed"),
-            ("delta.appendOnly", "that takes appends only"),
-        ] {
-            if self.properties().get(property).is_some_and(|on| on == "true") {
-                let message = format!("cannot rewrite rows of a table {what}");
-                return Err(self.place(Error::new(Code::Unsupported, message).hint(format!(
-                    "ALTER TABLE … SET TBLPROPERTIES ('{property}' = 'false'), or only append"
-                ))));
-            }
-        }
-        Ok(())
+        self.refuse_if(("delta.enableChangeDataFeed", "with a change data feed"), "rewrite rows of")?;
+        self.refuse_if(APPEND_ONLY, "rewrite rows of")
     }
 
     async fn commit(&self, change: Change) -> Result<u64> {
         self.demand_writable()?;
-        let transaction = self.transaction(change).map_err(|error| self.place(error))?;
+        if change.becomes.is_some() {
+            self.refuse_if(APPEND_ONLY, "replace")?;
+        }
+        let transaction = self.transaction(change).await.map_err(|error| self.place(error))?;
         transaction.commit(&self.table).await.map_err(|error| self.place(error))
     }
+}
+
+/// What the change adds, if it was written for `target` and keeps its rules.
+pub(super) fn added(change: &Change, target: &Loaded) -> Result<Vec<Action>> {
+    let rules = rules::texts(target.snapshot(), &target.schema());
+    let mut actions = Vec::with_capacity(change.adds.len());
+    for written in &change.adds {
+        let added: Added = serde_json::from_value(written.descriptor.clone())?;
+        added.demand(&rules)?;
+        let Added { table, mut add, .. } = added;
+        if table != target.snapshot().metadata().id() {
+            return Err(Error::new(Code::Conflict, "rows were written for another table at this place")
+                .hint("run the statement again"));
+        }
+        add.data_change = change.data_change;
+        actions.push(Action::Add(add));
+    }
+    Ok(actions)
 }

@@ -1,6 +1,7 @@
 //! A table from end to end: written by several committers, read by the engine and by delta-rs.
 
 mod changes;
+mod create;
 
 use super::sink::DeltaSink;
 use super::table::Table;
@@ -403,6 +404,7 @@ async fn creating_says_what_is_wrong_and_creates_once() {
         partition_by: by.iter().map(|name| (*name).to_owned()).collect(),
         comment: Some("a table".to_owned()),
         properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..TableOptions::default()
     };
     assert_eq!(lake.open(&url).await.unwrap_err().code, Code::NotFound);
     assert!(!lake.exists(&url).await.unwrap());

@@ -92,7 +92,11 @@ impl Transaction {
         if newest.snapshot().metadata().id() != self.read.snapshot().metadata().id()
             || newest.version() < *checked
         {
-            return Err(Failure::Contradicted("the table was replaced by another one".to_owned()));
+            // Maybe by this very change.
+            return match self.landed_after_all(table, token, *checked).await {
+                Ok(Some(version)) => Ok(version),
+                _ => Err(Failure::Contradicted("the table was replaced by another one".to_owned())),
+            };
         }
         while *checked < newest.version() {
             let version = *checked + 1;
@@ -196,7 +200,7 @@ impl From<Error> for Failure {
     }
 }
 
-async fn entry(table: &Table, version: u64) -> Result<Vec<Action>> {
+pub(super) async fn entry(table: &Table, version: u64) -> Result<Vec<Action>> {
     let fail = |error| from_delta(error, &table.url);
     match table.log_store.read_commit_entry(version).await.map_err(fail)? {
         Some(bytes) => get_actions(version, &bytes).map_err(fail),

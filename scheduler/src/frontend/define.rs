@@ -140,6 +140,7 @@ impl Definer {
             partition_by: create.partition_by.clone(),
             comment: create.comment.clone(),
             properties: Vec::new(),
+            ..TableOptions::default()
         };
         self.lake.create(&location, schema.clone(), &options).await?;
         self.put_table(delta_table(create.name.clone(), &location), IfThere::Fail).await?;

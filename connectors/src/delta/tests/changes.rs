@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemill_core::config::Config;
 use tidemill_core::{Code, Sink, Written};
 use tidemill_engine::object_stores::object_store_for;
-use tidemill_engine::{Alter, Change, LakeFile, LakeSnapshot, Reads};
+use tidemill_engine::{Alter, Change, LakeFile, LakeFormat, LakeSnapshot, Reads};
 use url::Url;
 
 /// The newest snapshot, by a handle of its own, as another process has it.
-async fn snapshot(url: &Url) -> DeltaSnapshot {
+pub(super) async fn snapshot(url: &Url) -> DeltaSnapshot {
     let store = object_store_for(url, &Config::default()).unwrap();
     let table = Arc::new(Table::over(store, url).unwrap());
     let loaded = table.demand().await.unwrap();
@@ -22,7 +22,7 @@ async fn snapshot(url: &Url) -> DeltaSnapshot {
 }
 
 /// Two files: ids 0..10 of day 1 and ids 10..20 of day 2.
-async fn two_files(url: &Url) -> Arc<dyn Sink> {
+pub(super) async fn two_files(url: &Url) -> Arc<dyn Sink> {
     let sink = fresh(url);
     sink.prepare(&batch(0..1, 1).schema()).await.unwrap();
     for (run, day) in [(1, 1), (2, 2)] {
@@ -162,6 +162,14 @@ async fn a_definition_is_changed_and_conflicts_with_every_other_change() {
     assert!(query(&url, "SELECT id, note FROM t WHERE id = 3").await.contains("| 3  |      |"));
     let error = late.commit(rewrite(&late, 0, Vec::new())).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict, "{error}");
+
+    let comment =
+        |column: &str| alter(Alter::SetColumnComment { column: column.into(), comment: "by hand".into() });
+    snapshot(&url).await.commit(comment("note")).await.unwrap();
+    let lake = crate::delta::DeltaLake::new(Config::default());
+    assert_eq!(lake.notes(&url).await.unwrap().column_comments["note"], "by hand");
+    let error = snapshot(&url).await.commit(comment("not")).await.unwrap_err();
+    assert_eq!(error.hint.as_deref(), Some("did you mean `note`?"));
 
     let read = snapshot(&url).await;
     let again = read.commit(alter(Alter::AddColumns(columns))).await.unwrap_err();
