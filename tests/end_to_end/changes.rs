@@ -1,4 +1,5 @@
-//! DELETE, UPDATE, MERGE, overwrites and ALTER TABLE, in one process and on the engines of a cluster.
+//! DELETE, UPDATE, MERGE, overwrites, ALTER TABLE and CREATE OR REPLACE TABLE, in one process and on the engines of a
+//! cluster.
 
 use crate::cluster::{BINARY, Cluster, service};
 use std::path::Path;
@@ -82,6 +83,31 @@ const STEPS: &[(&str, &str, &str)] = &[
         "SELECT n, word, colour FROM t ORDER BY n",
         "1,one,;2,two,red;3,,blue",
     ),
+    (
+        "CREATE OR REPLACE TABLE t PARTITIONED BY (part) AS SELECT n * 10 AS m, n % 2 AS part FROM t",
+        "SELECT m, part FROM t ORDER BY m",
+        "10,1;20,0;30,1",
+    ),
+    (
+        "INSERT INTO t BY NAME SELECT 1 AS part, 70 AS m",
+        "SELECT m, part FROM t WHERE part = 1 ORDER BY m",
+        "10,1;30,1;70,1",
+    ),
+    (
+        "CREATE OR REPLACE TABLE t (a BIGINT NOT NULL CHECK (a > 0) COMMENT 'a number', \
+         b INT GENERATED ALWAYS AS (a + 1), ts TIMESTAMP, day DATE GENERATED ALWAYS AS (CAST(ts AS DATE)), \
+         CONSTRAINT small CHECK (b < 100)) PARTITIONED BY (day) COMMENT 'numbers' \
+         TBLPROPERTIES ('owner' = 'me'); \
+         INSERT INTO t (ts, a) VALUES (TIMESTAMP '2026-01-02 03:04:05', 5)",
+        "SELECT a, b, day FROM t",
+        "5,6,2026-01-02",
+    ),
+    (
+        "ALTER TABLE t ALTER COLUMN a DROP NOT NULL; ALTER TABLE t ALTER COLUMN ts SET NOT NULL; \
+         ALTER TABLE t ALTER COLUMN ts COMMENT 'when'; INSERT INTO t VALUES (7, TIMESTAMP '2026-01-03 00:00:00')",
+        "SELECT max(b), max(day) FROM t",
+        "8,2026-01-03",
+    ),
     ("TRUNCATE TABLE t", "SELECT count(*) FROM t", "0"),
 ];
 
@@ -99,6 +125,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("UPDATE t SET n = n + 100", "constraint `small`"),
     ("INSERT INTO t VALUES (-1, 'ok'), (99, 'large')", "n: 99"),
     ("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')", "cannot be set"),
+    ("ALTER TABLE t ALTER COLUMN n TYPE DOUBLE", "type widening"),
+    ("ALTER TABLE t ALTER COLUMN m COMMENT 'x'", "no column `m`"),
+    ("INSERT INTO t BY NAME SELECT 4 AS m", "no column `m`"),
+    ("CREATE TABLE t (x INT)", "OR REPLACE"),
+    ("CREATE OR REPLACE TABLE t (x INT) LOCATION '/elsewhere'", "stays there"),
+    ("CREATE OR REPLACE TABLE t AS SELECT CAST(word AS INT) AS n FROM t", "'w'"),
+    ("CREATE OR REPLACE TABLE t (x INT CHECK (sparkish(x)))", "cannot evaluate `sparkish(x)`"),
+    ("CREATE OR REPLACE TABLE t (x INT CHECK (x > 0)) AS SELECT -1", "x: -1"),
+    ("CREATE OR REPLACE TABLE seen AS SELECT 1 AS n", "a view"),
+    ("CREATE TABLE u (x INT DEFAULT 5)", "allowColumnDefaults"),
+    ("CREATE TABLE u AS SELECT CAST(word AS INT) AS n FROM t", "'w'"),
 ];
 
 #[test]
@@ -115,7 +152,8 @@ fn the_history_calls_statements_as_spark_does() {
     let folder = tempfile::tempdir().unwrap();
     let statements = "CREATE TABLE t AS SELECT 1 AS n; INSERT INTO t VALUES (2); \
                       CREATE VIEW v AS SELECT n + 10 AS n FROM t; INSERT INTO t SELECT n FROM v; \
-                      INSERT OVERWRITE t SELECT n FROM t; DESCRIBE HISTORY t";
+                      INSERT OVERWRITE t SELECT n FROM t; CREATE OR REPLACE TABLE t AS SELECT n FROM t; \
+                      CREATE OR REPLACE TABLE t (x INT); DESCRIBE HISTORY t";
     let output = Command::new(BINARY)
         .current_dir(folder.path())
         .env_remove("TIDEMILL_SERVER")
@@ -134,22 +172,24 @@ fn the_history_calls_statements_as_spark_does() {
         })
         .collect();
     assert_eq!(
-        told[..4],
+        told,
         [
+            ("CREATE OR REPLACE TABLE", "", Some(false)),
+            ("CREATE OR REPLACE TABLE AS SELECT", "", Some(false)),
             ("WRITE", "Overwrite", Some(false)),
             ("WRITE", "Append", Some(false)),
             ("WRITE", "Append", Some(true)),
             ("CREATE TABLE AS SELECT", "", Some(true)),
         ]
     );
-    assert_eq!(commits.last().unwrap()["operation"], "CREATE TABLE");
+    assert_eq!(commits.last().unwrap()["version"], 0, "a table comes with its rows");
 }
 
 #[test]
 fn what_is_refused_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let fill = "CREATE TABLE t AS SELECT value AS n, 'w' AS word FROM generate_series(1, 3); \
-                ALTER TABLE t ADD CONSTRAINT small CHECK (n < 10)";
+                ALTER TABLE t ADD CONSTRAINT small CHECK (n < 10); CREATE VIEW seen AS SELECT n FROM t";
     sql(folder.path(), fill).unwrap();
     for (statement, words) in REFUSED {
         let error = sql(folder.path(), statement).unwrap_err();
@@ -159,6 +199,30 @@ fn what_is_refused_changes_nothing() {
         "MERGE INTO t USING (SELECT 1 AS n UNION ALL SELECT 1) AS s ON t.n = s.n WHEN MATCHED THEN DELETE";
     sql(folder.path(), twice).unwrap();
     assert_eq!(sql(folder.path(), "SELECT count(*), sum(n) FROM t").unwrap(), "2,5");
+    assert_eq!(sql(folder.path(), "SHOW TABLES LIKE 'u'").unwrap(), "");
+}
+
+#[test]
+fn a_replaced_table_has_its_history_and_what_was_said_of_it_can_be_said_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = "CREATE TABLE t AS SELECT value AS n FROM generate_series(1, 3)";
+    sql(folder.path(), create).unwrap();
+    sql(
+        folder.path(),
+        "CREATE OR REPLACE TABLE t (n VARCHAR CHECK (n <> ''), m INT GENERATED ALWAYS AS (length(n)))",
+    )
+    .unwrap();
+    let rows = "INSERT INTO t VALUES ('one'), (DEFAULT)";
+    assert!(sql(folder.path(), rows).unwrap_err().contains("`t_n_check`"), "NULL is not true");
+    sql(folder.path(), "INSERT INTO t VALUES ('one')").unwrap();
+    assert_eq!(sql(folder.path(), "SELECT n, m FROM t").unwrap(), "one,3");
+    assert_eq!(sql(folder.path(), "SELECT sum(n) FROM t VERSION AS OF 0").unwrap(), "6");
+    let made = sql(folder.path(), "SHOW CREATE TABLE t").unwrap();
+    for part in ["GENERATED ALWAYS AS (length(n))", "ADD CONSTRAINT \"\"t_n_check\"\" CHECK (n <> '')"] {
+        assert!(made.contains(part), "{made}");
+    }
+    sql(folder.path(), "CREATE OR REPLACE TABLE fresh AS SELECT 1 AS n").unwrap();
+    assert_eq!(sql(folder.path(), "SELECT n FROM fresh").unwrap(), "1");
 }
 
 #[test]
@@ -171,7 +235,7 @@ fn every_change_on_the_executors() {
             let statement = statement.replace("FROM generate_series(1, 10)", "FROM ten");
             let statement = statement.replace("FROM generate_series(4, 5)", "FROM four_five");
             let statement = statement.replace("FROM generate_series(4, 6)", "FROM four_six");
-            let set = match statement.starts_with("CREATE") {
+            let set = match statement.starts_with("CREATE TABLE") {
                 true => "DROP TABLE IF EXISTS t; DROP TABLE IF EXISTS ten; DROP TABLE IF EXISTS four_five; \
                          DROP TABLE IF EXISTS four_six; \
                          CREATE TABLE ten AS SELECT value FROM generate_series(1, 10); \

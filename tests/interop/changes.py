@@ -14,6 +14,7 @@ def run(parties: Parties, report: Report) -> None:
     partition_values(parties, report)
     types(parties, report)
     properties(parties, report)
+    made(parties, report)
     if parties.spark is not None:
         constraints(parties, report)
 
@@ -176,6 +177,33 @@ def properties(parties: Parties, report: Report) -> None:
             options = {"readChangeFeed": "true", "startingVersion": "2"}
             frame = parties.spark.read.format("delta").options(**options).load(str(path))
             expect(sorted(tuple(row) for row in frame.select("id", "_change_type").collect()), wanted)
+
+
+def made(parties: Parties, report: Report) -> None:
+    """All that CREATE TABLE can say, and a table that takes the place of another one."""
+    tidemill, path = parties.tidemill, parties.tidemill.path("made")
+    tidemill(
+        "CREATE TABLE made (id BIGINT NOT NULL CHECK (id > 0) COMMENT 'counted', twice INT GENERATED ALWAYS AS (id * 2), "
+        "ts TIMESTAMP, day DATE GENERATED ALWAYS AS (CAST(ts AS DATE)), CONSTRAINT small CHECK (twice < 100)) "
+        "PARTITIONED BY (day) COMMENT 'made' TBLPROPERTIES ('owner' = 'me')"
+    )
+    tidemill("INSERT INTO made (ts, id) VALUES ('2026-01-02T10:00:00Z', 1); "
+             "INSERT INTO made BY NAME SELECT 2 AS id, TIMESTAMP '2026-01-03 10:00:00' AS ts")  # fmt: skip
+    rows = [(1, 2, datetime.date(2026, 1, 2)), (2, 4, datetime.date(2026, 1, 3))]
+    if parties.spark is not None:
+        with report.cell(parties, SPARK, "keeps what Tidemill's CREATE TABLE says"):
+            refused(lambda: parties.spark.sql(f"INSERT INTO delta.`{path}` (id, ts) VALUES (-1, NULL)"), "made_id_check")
+            refused(lambda: parties.spark.sql(f"INSERT INTO delta.`{path}` (id, ts) VALUES (50, NULL)"), "small")
+            parties.spark.sql(f"INSERT INTO delta.`{path}` (id, ts) VALUES (3, TIMESTAMP '2026-01-04 10:00:00')")
+        rows.append((3, 6, datetime.date(2026, 1, 4)))
+    report.compare(parties, "generated columns of Tidemill's CREATE TABLE", path, "id, twice, day", rows)
+    before = tidemill("DESCRIBE HISTORY made LIMIT 1")["version"][0].as_py()
+    tidemill("CREATE OR REPLACE TABLE made PARTITIONED BY (word) AS SELECT 'w' || id AS word, id FROM made")
+    words = [(f"w{row[0]}", row[0]) for row in rows]
+    report.compare(parties, "CREATE OR REPLACE TABLE AS, over itself", path, "word, id", words)
+    report.compare(parties, "the version before", path, "id, twice, day", rows, version=before)
+    tidemill("INSERT INTO made VALUES ('w9', 9); CREATE OR REPLACE TABLE made (id BIGINT)")
+    report.compare(parties, "CREATE OR REPLACE TABLE without rows", path, "id", [])
 
 
 def constraints(parties: Parties, report: Report) -> None:

@@ -4,23 +4,20 @@ use super::answers::nothing;
 use super::api::Answer;
 use super::change::{fillable, other_tables};
 use super::definitions::{Definitions, IfThere, SchemaDef};
-use super::query::Runner;
-use super::session::Session;
-use super::unfilled::Unfilled;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use backon::{ExponentialBuilder, Retryable};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, ConnectorRegistry, Error, Result, SinkSpec, store};
-use tidemill_engine::{LakeFormat, TableOptions};
+use tidemill_engine::LakeFormat;
+use tidemill_sql::TableName;
 use tidemill_sql::catalog::{Catalog, Change};
 use tidemill_sql::statement::{
-    ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateTable,
-    CreateView, FunctionDef, Insert, InsertMode, SourceDef, TableDef, TableFormat, ViewDef,
+    ConnectionDef, CreateConnection, CreateExternalTable, CreateSchema, CreateSource, CreateView,
+    FunctionDef, SourceDef, TableDef, TableFormat, ViewDef,
 };
-use tidemill_sql::{TableName, plan_query};
 use url::Url;
 
 /// The sink that writes tables of the lake.
@@ -104,66 +101,6 @@ impl Definer {
         let table = self.catalog.complete(create.table).await?;
         self.put_table(table, IfThere::of(create.or_replace, create.if_not_exists)).await?;
         Ok(nothing())
-    }
-
-    /// `CREATE TABLE`, with or without a query.
-    pub(super) async fn table(
-        &self,
-        runner: &Runner,
-        session: &Session,
-        sql: &str,
-        create: CreateTable,
-    ) -> Result<Answer> {
-        if create.or_replace {
-            return Err(Error::new(Code::Unsupported, "CREATE OR REPLACE TABLE")
-                .hint("INSERT OVERWRITE puts other rows in their place and keeps the history; for other columns, DROP TABLE first"));
-        }
-        let location = self.location(&create.name, create.location.as_deref())?;
-        let there = self.catalog.table(&create.name).is_some() || self.lake.exists(&location).await?;
-        if there && create.if_not_exists {
-            return Ok(nothing());
-        }
-        if there {
-            return Err(Error::new(Code::AlreadyExists, format!("there is a table `{}`", create.name))
-                .hint("use IF NOT EXISTS, or DROP TABLE it first"));
-        }
-        let plan = match &create.query {
-            Some(query) => Some(plan_query(&session.state, query.clone()).await?),
-            None => None,
-        };
-        let schema: SchemaRef = match (&create.schema, &plan) {
-            (Some(schema), _) => schema.clone(),
-            (None, Some(plan)) => nullable(plan.schema().as_arrow()),
-            (None, None) => return Err(Error::internal("a table without columns")),
-        };
-        let options = TableOptions {
-            partition_by: create.partition_by.clone(),
-            comment: create.comment.clone(),
-            properties: Vec::new(),
-            ..TableOptions::default()
-        };
-        self.lake.create(&location, schema.clone(), &options).await?;
-        self.put_table(delta_table(create.name.clone(), &location), IfThere::Fail).await?;
-        let Some(plan) = plan else { return Ok(nothing()) };
-        let insert = Insert {
-            table: create.name,
-            columns: Vec::new(),
-            by_name: false,
-            query: match create.query {
-                Some(query) => query,
-                None => return Ok(nothing()),
-            },
-            mode: InsertMode::Append,
-        };
-        let plan = insert.align(plan, &schema)?;
-        let unfilled = Unfilled::new(self.clone(), insert.table);
-        match runner.write(session, sql, plan, labelled_sink(&location, "CREATE TABLE AS SELECT")).await {
-            Ok(answer) => Ok(Answer { stream: unfilled.watch(answer.stream), ..answer }),
-            Err(error) => {
-                unfilled.undo().await;
-                Err(error)
-            }
-        }
     }
 
     /// Where an INSERT that names `columns`, or none, writes to, and the columns that it fills.
@@ -303,30 +240,19 @@ fn labelled_sink(location: &Url, operation: &str) -> SinkSpec {
     sink
 }
 
+/// Whether the plan may read `table`. A folder may be that of the table, and schemas are not told apart.
+pub(super) fn reads_table(plan: &LogicalPlan, table: &TableName) -> Result<bool> {
+    Ok(other_tables(plan)?.iter().any(|name| *name == table.name || name.contains('/')))
+}
+
 /// The sink of rows that `plan` makes for `table`: others must know where these depend on rows that are there.
 pub(super) fn sink_of_plan(mut sink: SinkSpec, table: &TableName, plan: &LogicalPlan) -> Result<SinkSpec> {
-    // A folder may be that of the table, and schemas are not told apart: blind is only what is so for sure.
-    let may_be_it = |name: &String| *name == table.name || name.contains('/');
-    if other_tables(plan)?.iter().any(may_be_it) {
+    if reads_table(plan, table)? {
         sink.options.insert("blind_append".to_owned(), false.to_string());
     }
     Ok(sink)
 }
 
 pub(super) fn delta_table(name: TableName, location: &Url) -> TableDef {
-    TableDef {
-        name,
-        format: TableFormat::Delta,
-        location: location.to_string(),
-        external: false,
-        schema: None,
-        partition_by: Arc::new(arrow::datatypes::Schema::empty()),
-        options: BTreeMap::new(),
-    }
-}
-
-/// What a query gives, without promises for rows that come later: that it has no NULL now binds nobody.
-fn nullable(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    TableDef::delta(name, location.to_string())
 }

@@ -5,6 +5,7 @@ use super::answers::text;
 use super::api::Answer;
 use super::session::Session;
 use datafusion::catalog::TableProvider;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result, store};
 use tidemill_engine::TableNotes;
@@ -136,6 +137,8 @@ impl SqlFrontend {
             details.push(("kind", "system table".to_owned()));
         }
         details.extend(notes.comment.clone().map(|comment| ("comment", comment)));
+        let generated = notes.generated.iter();
+        details.extend(generated.map(|(column, text)| ("generated", format!("{column} AS ({text})"))));
         let constraints = notes.constraints.iter();
         details.extend(constraints.map(|(name, text)| ("constraint", format!("{name} CHECK ({text})"))));
         if !notes.properties.is_empty() {
@@ -162,10 +165,13 @@ fn format_name(format: TableFormat) -> &'static str {
     }
 }
 
-fn columns(schema: &arrow::datatypes::Schema) -> String {
+/// `generated`: expressions by column.
+fn columns(schema: &arrow::datatypes::Schema, generated: &BTreeMap<String, String>) -> String {
     let column = |field: &arrow::datatypes::FieldRef| {
         let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-        format!("  {} {}{not_null}", quote(field.name()), sql_type(field.data_type()))
+        let generated = generated.get(field.name());
+        let generated = generated.map(|text| format!(" GENERATED ALWAYS AS ({text})")).unwrap_or_default();
+        format!("  {} {}{not_null}{generated}", quote(field.name()), sql_type(field.data_type()))
     };
     let columns: Vec<String> = schema.fields().iter().map(column).collect();
     format!("(\n{}\n)", columns.join(",\n"))
@@ -181,7 +187,7 @@ fn delta(
     notes: &TableNotes,
     location: Option<&Url>,
 ) -> String {
-    let mut sql = format!("CREATE TABLE {} {}", name.to_sql(), columns(&provider.schema()));
+    let mut sql = format!("CREATE TABLE {} {}", name.to_sql(), columns(&provider.schema(), &notes.generated));
     if !notes.partition_by.is_empty() {
         let partitions: Vec<String> = notes.partition_by.iter().map(|column| quote(column)).collect();
         sql.push_str(&format!("\nPARTITIONED BY ({})", partitions.join(", ")));
@@ -195,7 +201,7 @@ fn delta(
 fn external(table: &TableDef) -> String {
     let mut sql = format!("CREATE EXTERNAL TABLE {}", table.name.to_sql());
     if let Some(schema) = &table.schema {
-        sql.push_str(&format!(" {}", columns(schema)));
+        sql.push_str(&format!(" {}", columns(schema, &BTreeMap::new())));
     }
     sql.push_str(&format!("\nSTORED AS {}", format_name(table.format)));
     if !table.partition_by.fields().is_empty() {

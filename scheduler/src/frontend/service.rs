@@ -96,7 +96,6 @@ impl SqlFrontend {
             }
             Statement::CreateSchema(create) => self.definer.schema(create).await,
             Statement::CreateExternalTable(create) => self.definer.external_table(create).await,
-            Statement::CreateTable(create) => self.definer.table(&self.runner, session, sql, create).await,
             Statement::CreateStreamingTable(create) => self.operator.create_pipeline(create).await,
             Statement::CreateLoad(create) => self.operator.create_load(create).await,
             Statement::RunLoad(run) => self.operator.run_load(run).await,
@@ -124,9 +123,11 @@ impl SqlFrontend {
             }
             Statement::Maintain(work) => Ok(maintain::run(self, session, sql, work)),
             Statement::Explain(Explain { statement, .. }) => self.explain_pipeline(*statement).await,
-            Statement::Query(_) | Statement::Insert(_) | Statement::Change(_) | Statement::Show(_) => {
-                Err(Error::internal("a statement with a plan was not planned"))
-            }
+            Statement::Query(_)
+            | Statement::Insert(_)
+            | Statement::Change(_)
+            | Statement::CreateTable(_)
+            | Statement::Show(_) => Err(Error::internal("a statement with a plan was not planned")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `CREATE TABLE … AS` that does not come to its end leaves no table behind.
+//! An ingest that makes its table, and does not come to its end, leaves no table behind.
 
 use super::define::Definer;
 use datafusion::execution::SendableRecordBatchStream;

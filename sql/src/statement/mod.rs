@@ -20,6 +20,7 @@ mod set;
 mod show;
 mod source;
 mod table;
+mod table_columns;
 mod view;
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `CREATE TABLE`: a Delta table under the lake root, empty or filled by a query.
 //!
 //! ```sql
-//! CREATE [OR REPLACE] TABLE [IF NOT EXISTS] t [(a INT, …)] [PARTITIONED BY (a)] [WITH (location = '…')]
-//! [AS SELECT …]
+//! CREATE [OR REPLACE] TABLE [IF NOT EXISTS] t [(a INT …, …)] [USING DELTA] [PARTITIONED BY (a)] [COMMENT '…']
+//! [TBLPROPERTIES ('k' = 'v')] [LOCATION '…'] [WITH (location = '…')] [AS SELECT …]
 //! ```
-//! OR REPLACE is read only to be refused with what to do instead.
+//! What may stand behind a column's type is in [`super::table_columns`].
 
+use super::table_columns::{self, TableColumns};
 use crate::TableName;
-use crate::dialect::{Cursor, OptionReader, column_schema};
+use crate::dialect::{Cursor, OptionReader};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -27,6 +28,13 @@ pub struct CreateTable {
     /// `None`: under the lake root.
     pub location: Option<String>,
     pub comment: Option<String>,
+    pub properties: BTreeMap<String, String>,
+    /// Comments by column.
+    pub column_comments: BTreeMap<String, String>,
+    /// Expressions of generated columns by column, as the log keeps them.
+    pub generated: BTreeMap<String, String>,
+    /// CHECK conditions by name, likewise.
+    pub constraints: BTreeMap<String, String>,
     pub query: Option<Box<Query>>,
 }
 
@@ -79,24 +87,46 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, or_replace: bool, default_schema: &
         return Err(Error::new(Code::InvalidStatement, message));
     }
     let name = cursor.table_name(default_schema)?;
-    let schema = match cursor.peek_is(&Token::LParen) {
-        true => Some(Arc::new(column_schema(cursor.list(Cursor::column)?)?)),
+    let columns = match cursor.peek_is(&Token::LParen) {
+        true => Some(table_columns::parse(cursor, &name.name)?),
         false => None,
     };
-    if cursor.take(&["USING"]) || cursor.take(&["STORED", "AS"]) {
-        cursor.one_of(&["DELTA"])?;
+    let (mut partition_by, mut comment, mut location, mut properties, mut options) =
+        (None, None, None, None, None);
+    loop {
+        if cursor.take(&["USING"]) || cursor.take(&["STORED", "AS"]) {
+            cursor.one_of(&["DELTA"])?;
+        } else if cursor.take(&["PARTITIONED", "BY"]) {
+            once(&mut partition_by, "PARTITIONED BY", cursor.idents_in_parentheses()?)?;
+        } else if cursor.take(&["COMMENT"]) {
+            once(&mut comment, "COMMENT", cursor.string()?)?;
+        } else if cursor.take(&["LOCATION"]) {
+            once(&mut location, "LOCATION", cursor.string()?)?;
+        } else if cursor.take(&["TBLPROPERTIES"]) {
+            once(&mut properties, "TBLPROPERTIES", cursor.options()?)?;
+        } else if cursor.take(&["WITH"]) {
+            once(&mut options, "WITH", cursor.options()?)?;
+        } else {
+            break;
+        }
     }
-    let partition_by = match cursor.take(&["PARTITIONED", "BY"]) {
-        true => cursor.idents_in_parentheses()?,
-        false => Vec::new(),
-    };
-    let options = if cursor.take(&["WITH"]) { cursor.options()? } else { BTreeMap::new() };
     let query = if cursor.take(&["AS"]) { Some(cursor.query()?) } else { None };
 
-    let mut reader = OptionReader::new("CREATE TABLE", options);
-    let location = reader.text("location");
-    let comment = reader.text("comment");
+    let mut reader = OptionReader::new("CREATE TABLE", options.unwrap_or_default());
+    if let Some(given) = reader.text("location") {
+        once(&mut location, "a location", given)?;
+    }
+    if let Some(given) = reader.text("comment") {
+        once(&mut comment, "a comment", given)?;
+    }
     reader.finish()?;
+    let partition_by: Vec<String> = partition_by.unwrap_or_default();
+    let (schema, column_comments, generated, constraints) = match columns {
+        Some(TableColumns { schema, comments, generated, constraints }) => {
+            (Some(Arc::new(schema)), comments, generated, constraints)
+        }
+        None => Default::default(),
+    };
     if schema.is_none() && query.is_none() {
         return Err(Error::new(Code::InvalidStatement, "a table needs columns or a query")
             .hint("CREATE TABLE t (a INT, …) or CREATE TABLE t AS SELECT …"));
@@ -110,7 +140,27 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, or_replace: bool, default_schema: &
             }
         }
     }
-    Ok(CreateTable { or_replace, if_not_exists, name, schema, partition_by, location, comment, query })
+    Ok(CreateTable {
+        or_replace,
+        if_not_exists,
+        name,
+        schema,
+        partition_by,
+        location,
+        comment,
+        properties: properties.unwrap_or_default(),
+        column_comments,
+        generated,
+        constraints,
+        query,
+    })
+}
+
+fn once<T>(place: &mut Option<T>, what: &str, given: T) -> Result<()> {
+    match place.replace(given) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(Code::InvalidStatement, format!("{what} is given twice"))),
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +185,22 @@ mod tests {
         assert_eq!((table.name, table.or_replace), (TableName::new("s", "t"), true));
         assert_eq!(table.location.as_deref(), Some("s3://b/t"));
         assert!(table.schema.is_none() && table.query.is_some());
+    }
+
+    #[test]
+    fn clauses_come_in_any_order_and_once() {
+        let table = create(
+            "CREATE TABLE t (a INT COMMENT 'x', b INT GENERATED ALWAYS AS (a + 1)) COMMENT 'c' USING DELTA \
+             TBLPROPERTIES ('delta.appendOnly' = 'true', owner = 'me') PARTITIONED BY (b) LOCATION '/x' AS SELECT 1",
+        )
+        .unwrap();
+        assert_eq!((table.comment.as_deref(), table.location.as_deref()), (Some("c"), Some("/x")));
+        assert_eq!(table.properties["delta.appendOnly"], "true");
+        assert_eq!((table.column_comments["a"].as_str(), table.generated["b"].as_str()), ("x", "a + 1"));
+        for text in ["COMMENT 'a' COMMENT 'b'", "COMMENT 'a' WITH (comment = 'b')"] {
+            let error = create(&format!("CREATE TABLE t (a INT) {text}")).unwrap_err();
+            assert_eq!(error.code, Code::InvalidStatement, "{text}");
+        }
     }
 
     #[test]

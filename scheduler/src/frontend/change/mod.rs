@@ -1,4 +1,4 @@
-//! Statements that change tables: DELETE, UPDATE, MERGE, overwrites, TRUNCATE, ALTER TABLE.
+//! Statements that make and change tables: CREATE TABLE, DELETE, UPDATE, MERGE, overwrites, TRUNCATE, ALTER TABLE.
 //!
 //! ```text
 //! snapshot ─▶ which files are touched (a query on an engine) ─▶ their rows, changed (a query into WriteExec)
@@ -9,6 +9,7 @@
 //! so that a row that got lost or came twice fails the statement.
 
 mod alter;
+mod create;
 mod merge;
 mod replace;
 mod rows;
@@ -35,7 +36,7 @@ pub(super) use work::other_tables;
 use work::{What, Work};
 
 impl SqlFrontend {
-    /// Runs the statement if it changes a table in another way than by appending to it.
+    /// Runs the statement if it makes a table, or changes one in another way than by appending to it.
     pub(super) async fn change(
         &self,
         session: &Session,
@@ -46,6 +47,10 @@ impl SqlFrontend {
         let (table, what) = match statement {
             Statement::Insert(insert) if insert.mode != InsertMode::Append => {
                 (&insert.table, What::Insert(insert.clone()))
+            }
+            Statement::CreateTable(create) => {
+                refuse_params(params)?;
+                return self.create_table(session, sql, create).await.map(Some);
             }
             Statement::Change(change) => match change.as_ref() {
                 TableChange::Alter(alter) => {
@@ -79,6 +84,11 @@ impl SqlFrontend {
             (Some(plan), Some(params)) => params::bind(plan, params)?,
             (None, _) => LogicalPlanBuilder::empty(false).build().map_err(from_datafusion)?,
         };
+        self.begin(session, sql, work, plan).await.map(Some)
+    }
+
+    /// Runs the work as a job. `plan` stands for it where the engine is chosen.
+    async fn begin(&self, session: &Session, sql: &str, work: Work, plan: LogicalPlan) -> Result<Answer> {
         let planned = plan_for(&self.runner.engines, session.engine, &session.state, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
         let launch: Launch = Box::new(move |Try { planned, number, context, .. }| {
@@ -97,7 +107,7 @@ impl SqlFrontend {
         let driver = self.runner.job(session, sql, &id, plan, planned, launch);
         let schema = count_schema();
         let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
-        Ok(Some(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason }))
+        Ok(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason })
     }
 
     /// The query that a change comes to, over the whole table: for EXPLAIN and for the types of parameters.

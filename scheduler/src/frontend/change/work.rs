@@ -5,6 +5,7 @@ use super::super::define::lake_sink;
 use super::super::params;
 use super::super::query::{Planned, Runner, plan_for};
 use super::super::session::Session;
+use super::create::{self, Creation};
 use super::{merge, replace, rows};
 use crate::engines::EngineChoice;
 use arrow::array::{AsArray, RecordBatch};
@@ -40,6 +41,8 @@ pub(super) enum What {
     Truncate,
     /// An overwrite, of all rows or of some.
     Insert(Insert),
+    /// A table with the rows of a query, new or in the place of another one.
+    Create(Box<Creation>),
 }
 
 type Watch = Arc<dyn Fn() -> Progress + Send + Sync>;
@@ -97,6 +100,7 @@ impl Work {
             What::Merge(merge) => merge::merge(self, merge).await,
             What::Truncate => replace::truncate(self).await,
             What::Insert(insert) => replace::insert(self, insert).await,
+            What::Create(creation) => create::fill(self, creation).await,
         }
     }
 
@@ -109,6 +113,7 @@ impl Work {
             What::Merge(merge) => merge::describe(self, merge).await.map(Some),
             What::Truncate => Ok(None),
             What::Insert(insert) => replace::describe(self, insert).await.map(Some),
+            What::Create(creation) => create::describe(self, creation).await.map(Some),
         }
     }
 
