@@ -1,7 +1,7 @@
 //! What of a plan or of its rows does not arrive in another process as it was sent. Nobody on the way says so, and
 //! the answer would be wrong.
 
-use crate::scan::files_of;
+use crate::scan::{files_of, reads_arrays};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::CsvSource;
@@ -28,6 +28,8 @@ pub fn stays(node: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
         Some("only this process knows where a line of the files ends")
     } else if !source.table_schema().virtual_columns().is_empty() {
         Some("rows of a file are numbered in this process")
+    } else if reads_arrays(scan) {
+        Some("only this process knows that each file is a JSON array")
     } else {
         None
     }
@@ -62,10 +64,16 @@ fn has_small_float(node: &dyn ExecutionPlan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::prelude::SessionContext;
+    use crate::scan::{Rows, prepare};
+    use datafusion::physical_plan::{ExecutionPlanProperties, collect};
+    use datafusion::prelude::{JsonReadOptions, SessionConfig, SessionContext};
 
     async fn reason(sql: &str) -> Option<&'static str> {
         let plan = SessionContext::new().sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        of(plan)
+    }
+
+    fn of(plan: Arc<dyn ExecutionPlan>) -> Option<&'static str> {
         let mut reason = None;
         plan.apply(|node| {
             reason = reason.or(stays(node));
@@ -73,6 +81,29 @@ mod tests {
         })
         .unwrap();
         reason
+    }
+
+    #[tokio::test]
+    async fn json_arrays_stay_and_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (array, lines) = (folder.path().join("a.json"), folder.path().join("l.json"));
+        let rows: Vec<String> = (0..1000).map(|n| format!("{{\"n\": {n}}}")).collect();
+        std::fs::write(&array, format!("[{}]", rows.join(",\n"))).unwrap();
+        std::fs::write(&lines, rows.join("\n")).unwrap();
+        let mut config = SessionConfig::new().with_target_partitions(3);
+        config.options_mut().optimizer.repartition_file_min_size = 0;
+        let context = SessionContext::new_with_config(config);
+        for (name, path, by_lines) in [("a", &array, false), ("l", &lines, true)] {
+            let options = JsonReadOptions::default().newline_delimited(by_lines);
+            context.register_json(name, path.display().to_string(), options).await.unwrap();
+            let plan = context.sql(&format!("SELECT n FROM {name} WHERE n % 2 = 0")).await.unwrap();
+            let plan = plan.create_physical_plan().await.unwrap();
+            assert!(plan.output_partitioning().partition_count() > 1, "it is cut");
+            assert_eq!(of(plan.clone()).is_some(), !by_lines);
+            let plan = prepare(plan, &context.task_ctx(), Rows::Stay).unwrap();
+            let rows = collect(plan, context.task_ctx()).await.unwrap();
+            assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 500, "{name}");
+        }
     }
 
     #[tokio::test]

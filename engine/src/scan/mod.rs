@@ -19,6 +19,7 @@
 mod encoded;
 mod filters;
 mod grouped;
+mod json_array;
 mod late;
 mod opener;
 mod source;
@@ -27,5 +28,6 @@ mod store;
 mod tests;
 
 pub(crate) use encoded::owned;
+pub(crate) use json_array::reads_arrays;
 pub use source::{Rows, file_bytes, files_of, prepare};
 pub use store::DataCache;

@@ -3,6 +3,7 @@
 use super::DataCache;
 use super::encoded::Encoded;
 use super::grouped::{self, Form};
+use super::json_array;
 use super::opener::Opener;
 use super::store::{self, FileId, TextsId};
 use crate::Services;
@@ -42,7 +43,8 @@ pub enum Rows {
     Travel,
 }
 
-/// The plan with its Parquet scans reading through the process's cache, if it has one, and filtering early.
+/// The plan with its Parquet scans reading through the process's cache, if it has one, and filtering early, and its
+/// JSON arrays read whole.
 pub fn prepare(
     plan: Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
@@ -55,7 +57,10 @@ pub fn prepare(
         }
         let Some(scan) = files_of(&node) else { return Ok(Transformed::no(node)) };
         if !suits(scan) {
-            return Ok(Transformed::no(node));
+            return Ok(match json_array::whole(&node) {
+                Some(whole) => Transformed::yes(whole),
+                None => Transformed::no(node),
+            });
         }
         let bytes = file_bytes(scan);
         let fits = |cache: &&Arc<DataCache>| bytes <= cache.capacity().saturating_mul(LARGEST_SCAN);
@@ -166,7 +171,7 @@ pub fn file_bytes(scan: &FileScanConfig) -> u64 {
     files(scan).map(|file| file.object_meta.size).sum()
 }
 
-fn files(scan: &FileScanConfig) -> impl Iterator<Item = &PartitionedFile> {
+pub(super) fn files(scan: &FileScanConfig) -> impl Iterator<Item = &PartitionedFile> {
     scan.file_groups.iter().flat_map(|group| group.files())
 }
 

@@ -75,7 +75,18 @@ fn is_file(table: &TableDef) -> bool {
         && !std::path::Path::new(&table.location).is_dir()
 }
 
+/// Whether the options are such as the format has.
+pub(super) fn check(state: &SessionState, table: &TableDef) -> Result<()> {
+    listing_options(state, table).map(|_| ())
+}
+
 fn listing_options(state: &SessionState, table: &TableDef) -> Result<ListingOptions> {
+    // DataFusion takes these and heeds them only in a build with encryption.
+    let crypto = |key: &&String| key.split('.').any(|part| part.eq_ignore_ascii_case("crypto"));
+    if let Some(key) = table.options.keys().find(crypto) {
+        return Err(Error::new(Code::Unsupported, format!("`{key}`: encrypted Parquet files"))
+            .hint("files are read and written as they are; leave the option out"));
+    }
     let factory = factory(state, table.format)?;
     let given: HashMap<String, String> =
         table.options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();

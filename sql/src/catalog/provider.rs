@@ -138,7 +138,10 @@ impl Catalog {
             return Ok(TableDef { location: url.to_string(), ..table });
         }
         let schema = match &table.schema {
-            Some(schema) => schema.clone(),
+            Some(schema) => {
+                files::check(&self.inner.base, &table)?;
+                schema.clone()
+            }
             None => files::infer_schema(&self.inner.base, &table).await?,
         };
         // A trailing slash says that it is a folder, whatever its name.

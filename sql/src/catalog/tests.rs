@@ -337,6 +337,11 @@ async fn files_become_tables() {
         ["a 1", "b 2"]
     );
     assert_eq!(house.query("SELECT sum(x) FROM 'FOLDER/one.json'").await.unwrap(), ["3.5"]);
+    file("array/a.json", "[{\"x\": 1}, {\"x\": 2}]");
+    let array = "CREATE EXTERNAL TABLE a STORED AS JSON LOCATION 'FOLDER/array' \
+                 OPTIONS ('format.newline_delimited' 'false')";
+    house.catalog.apply(Change::PutTable(house.external(array).await.unwrap()));
+    assert_eq!(house.query("SELECT sum(x) FROM a").await.unwrap(), ["3"]);
 
     let nothing = house.external("CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 'FOLDER/csv'").await;
     assert_eq!(nothing.unwrap_err().code, Code::NotFound);
@@ -346,6 +351,15 @@ async fn files_become_tables() {
         )
         .await;
     assert_eq!(option.unwrap_err().code, Code::BadOption);
+    let encrypted = house
+        .external(
+            "CREATE EXTERNAL TABLE p (x INT) STORED AS PARQUET LOCATION 'FOLDER/csv' \
+             OPTIONS ('format.crypto.file_decryption.footer_key_as_hex' '3031')",
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(encrypted.code, Code::Unsupported);
+    assert!(encrypted.message.contains("format.crypto.file_decryption.footer_key_as_hex"), "{encrypted}");
     let delta = house.external("CREATE EXTERNAL TABLE p STORED AS DELTA LOCATION 'FOLDER/csv'").await;
     assert_eq!(delta.unwrap_err().code, Code::NotFound);
     assert_eq!(house.query("SELECT * FROM 'FOLDER/none'").await.unwrap_err().code, Code::NotFound);
