@@ -1,5 +1,6 @@
 //! MERGE: target and source joined, and what the first clause that applies makes of each row.
 
+use super::condition::{demand_plain, demand_value};
 use super::rows::cast;
 use super::{FILE_NUMBER, ROW_ACTION, Target, TargetColumn, action};
 use crate::name::quote;
@@ -51,8 +52,21 @@ pub struct MergeQueries<'a> {
 
 impl<'a> MergeQueries<'a> {
     /// `source` are the columns that the query [`source`](Self::source) gives.
-    pub fn new(target: &'a Target, merge: &'a Merge, source: Vec<String>) -> Self {
-        Self { target, merge, source }
+    ///
+    /// # Errors
+    /// `Code::Unsupported` for subqueries where the join of target and source cannot have them.
+    pub fn new(target: &'a Target, merge: &'a Merge, source: Vec<String>) -> Result<Self> {
+        demand_plain("MERGE … ON", &merge.on)?;
+        for clause in &merge.clauses {
+            if let Some(condition) = &clause.condition {
+                demand_value("MERGE … WHEN", condition)?;
+            }
+            if let MergeAction::Update(list) | MergeAction::Insert(list) = &clause.action {
+                list.iter()
+                    .try_for_each(|(name, value)| demand_value(&format!("MERGE … {}", quote(name)), value))?;
+            }
+        }
+        Ok(Self { target, merge, source })
     }
 
     /// The source by itself.

@@ -8,6 +8,7 @@
 //! of one snapshot, or of some of its files, with the number of each row's file as one more column. What happens
 //! to a row is the column [`ROW_ACTION`], one of [`action`]; the writer counts them and writes what stays.
 
+mod condition;
 mod merge;
 mod rows;
 mod target;

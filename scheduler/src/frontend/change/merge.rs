@@ -27,14 +27,14 @@ struct Sides {
 
 pub(super) async fn describe(work: &Work, merge: &Merge) -> Result<LogicalPlan> {
     let Sides { read, source, .. } = sides(work, merge).await?;
-    let queries = MergeQueries::new(&read.target, merge, source);
+    let queries = MergeQueries::new(&read.target, merge, source)?;
     work.plan_open(&work.over(&read, None)?, &queries.merged()?).await
 }
 
 pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     let Sides { read, added, source } = sides(work, merge).await?;
     read.snapshot.demand_writable()?;
-    let queries = MergeQueries::new(&read.target, merge, source);
+    let queries = MergeQueries::new(&read.target, merge, source)?;
     let whole = work.over(&read, None)?;
     let find = work.plan(&read, &whole, &queries.touched()).await?;
     let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);

@@ -89,7 +89,8 @@ async fn replacing(
 ) -> Result<(SessionState, String)> {
     let new = work.bind(new_rows(work, read, insert).await?)?;
     let state = with_rows(&work.over(read, files)?, new)?;
-    Ok((state, replaced(&read.target, condition, &format!("SELECT * FROM {}", Target::ROWS_SQL))))
+    let sql = replaced(&read.target, condition, &format!("SELECT * FROM {}", Target::ROWS_SQL))?;
+    Ok((state, sql))
 }
 
 async fn new_rows(work: &Work, read: &Read, insert: &Insert) -> Result<LogicalPlan> {

@@ -12,7 +12,7 @@ pub(super) async fn describe_delete(work: &Work, delete: &Delete) -> Result<Opti
     let Some(condition) = &delete.condition else { return Ok(None) };
     let read = work.read(&delete.alias).await?;
     let state = work.over(&read, None)?;
-    let plan = work.plan_open(&state, &changes::deleted(&read.target, condition)).await?;
+    let plan = work.plan_open(&state, &changes::deleted(&read.target, condition)?).await?;
     Ok(Some(plan))
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn delete(work: &Work, delete: &Delete) -> Result<u64> {
         let hits: u64 = partly.iter().filter_map(|number| found.touched.get(number)).sum();
         let kept = work.rows_of(&read, &partly).await?.saturating_sub(hits);
         let state = work.over(&read, Some(&partly))?;
-        let plan = work.plan(&read, &state, &changes::deleted(&read.target, condition)).await?;
+        let plan = work.plan(&read, &state, &changes::deleted(&read.target, condition)?).await?;
         (change.adds, _) = work.write(&state, &plan, false).await?;
         if total(&change.adds) != kept {
             return Err(miscounted(kept, total(&change.adds)));
@@ -121,7 +121,7 @@ pub(super) struct Found {
 
 pub(super) async fn find(work: &Work, read: &Read, condition: &str) -> Result<Found> {
     let state = work.over(read, None)?;
-    let plan = work.plan(read, &state, &changes::touched(&read.target, condition)).await?;
+    let plan = work.plan(read, &state, &changes::touched(&read.target, condition)?).await?;
     let filters = conditions(&plan)?;
     let on_partitions =
         !filters.is_empty() && filters.iter().all(|filter| read.snapshot.is_on_partitions(filter));
