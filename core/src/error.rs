@@ -140,8 +140,9 @@ impl Error {
         Self { code, message: message.into(), hint: None, context: Vec::new() }
     }
 
+    /// A defect, which the reader is asked to report.
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(Code::Internal, message.to_string())
+        Self::new(Code::Internal, message.to_string()).hint("this is a defect; please report it")
     }
 
     #[must_use]
@@ -204,8 +205,14 @@ impl std::error::Error for Error {}
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&object_store::Error> for Error {
+    fn from(error: &object_store::Error) -> Self {
         use object_store::Error as E;
-        let code = match &error {
+        let code = match error {
             E::NotFound { .. } => Code::NotFound,
             E::AlreadyExists { .. } | E::Precondition { .. } => Code::Conflict,
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Code::AccessDenied,

@@ -60,7 +60,7 @@ fn panicked(payload: &(dyn Any + Send)) -> Error {
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    Error::internal(format!("a task panicked: {words}")).hint("this is a defect; please report it")
+    Error::internal(format!("a task panicked: {words}"))
 }
 
 /// An error of ours, in words that survive the way to another node; others as they are.

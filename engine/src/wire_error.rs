@@ -3,6 +3,7 @@
 //! Both cluster engines carry it between nodes as text, quoted more than once on the way. A marker with
 //! URL-encoded JSON survives that.
 
+use crate::error::plain;
 use tidemill_core::{Code, Error};
 use url::form_urlencoded::{Serializer, parse};
 
@@ -24,7 +25,10 @@ pub fn from_text(text: &str, code: Code) -> Error {
         let (_, json) = parse(&encoded.as_bytes()[..encoded.find(')')?]).find(|(key, _)| key == KEY)?;
         serde_json::from_str(&json).ok()
     });
-    carried.unwrap_or_else(|| Error::new(code, text))
+    carried.unwrap_or_else(|| match code {
+        Code::Internal => Error::internal(plain(text)),
+        code => Error::new(code, plain(text)),
+    })
 }
 
 /// What `error` carries, if it carries one; else itself.
@@ -44,6 +48,7 @@ mod tests {
         let error = Error::new(Code::NotFound, "no topic \"x\" (really)").hint("create it").context("ingest");
         let quoted = format!("{:?}", format!("Task failed: {:?}", to_text(&error)));
         assert_eq!(from_text(&quoted, Code::Internal), error);
-        assert_eq!(from_text("plain", Code::Internal), Error::new(Code::Internal, "plain"));
+        assert_eq!(from_text("plain", Code::Internal), Error::internal("plain"));
+        assert_eq!(from_text("plain", Code::WorkerLost), Error::new(Code::WorkerLost, "plain"));
     }
 }
