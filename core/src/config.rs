@@ -168,7 +168,7 @@ pub struct Tls {
 }
 
 /// A user, with a password, a bearer token or both.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     pub name: String,
@@ -181,6 +181,9 @@ pub struct User {
     /// RFC 3339; without it the token does not expire.
     #[serde(default)]
     pub token_expires: Option<String>,
+    /// Whether this user sees and ends what others have submitted.
+    #[serde(default)]
+    pub admin: bool,
 }
 
 /// Who may connect. Without users everyone may, but only on this machine.

@@ -145,8 +145,9 @@ async fn cancel(gateway: &FlightGateway, user: &str, info: Option<FlightInfo>) -
         return Ok(CancelStatus::NotCancellable);
     };
     let job = job_of(&ticket.statement_handle)?;
-    let running = gateway.frontend.cancel(&job, gateway.doorkeeper.owner(user)).await?;
-    let waiting = gateway.results.discard(user, &job) || gateway.polls.discard(user, &job);
+    let owner = gateway.doorkeeper.owner(user);
+    let running = gateway.frontend.cancel(&job, owner).await?;
+    let waiting = gateway.results.discard(owner, &job) || gateway.polls.discard(owner, &job);
     if running || waiting {
         return Ok(CancelStatus::Cancelled);
     }

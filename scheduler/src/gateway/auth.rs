@@ -38,6 +38,7 @@ struct User {
     password: Option<String>,
     token: Option<String>,
     token_ends: Option<DateTime<Utc>>,
+    admin: bool,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -65,7 +66,8 @@ impl Credentials {
         }
         if let Some(password) = &auth.password {
             let password = Some(checked_hash(resolve_secret(password)?, "auth.password")?);
-            users.push(User { name: auth.user.clone(), password, token: None, token_ends: None });
+            let name = auth.user.clone();
+            users.push(User { name, password, token: None, token_ends: None, admin: false });
         }
         for user in &auth.users {
             users.push(User::new(user)?);
@@ -98,9 +100,16 @@ impl Credentials {
         !self.users.is_empty() && self.anonymous != Some(true)
     }
 
-    /// Whose jobs `user` may end: only those of this name, or, where nobody has to prove a name, everybody's.
+    /// Whose jobs `user` may end: only those of this name, or everybody's, which `None` stands for: where nobody has
+    /// to prove a name, and for administrators.
     pub(super) fn owner<'a>(&self, user: &'a str) -> Option<&'a str> {
-        self.users.iter().any(|user| user.name.is_some()).then_some(user)
+        let named = self.users.iter().any(|user| user.name.is_some());
+        (named && !self.administers(user)).then_some(user)
+    }
+
+    /// Whether `user`, who has proved the name, is an administrator.
+    pub(super) fn administers(&self, user: &str) -> bool {
+        self.users.iter().any(|known| known.admin && known.name.as_deref() == Some(user))
     }
 
     pub(super) fn check(&self, name: &str, password: &str) -> Result<()> {
@@ -156,6 +165,10 @@ impl User {
             return Err(Error::new(Code::Config, format!("{key} has neither a password nor a token"))
                 .hint("set password or token to 'env:NAME' or 'file:PATH'"));
         }
+        if user.admin && user.name == ANONYMOUS {
+            let message = format!("{key}: an administrator cannot be called so");
+            return Err(Error::new(Code::Config, message).hint("this is the name of callers who give none"));
+        }
         let password = match &user.password {
             Some(password) => Some(checked_hash(resolve_secret(password)?, &key)?),
             None => None,
@@ -171,7 +184,7 @@ impl User {
             })?),
             None => None,
         };
-        Ok(Self { name: Some(user.name.clone()), password, token, token_ends })
+        Ok(Self { name: Some(user.name.clone()), password, token, token_ends, admin: user.admin })
     }
 }
 
@@ -244,8 +257,23 @@ mod tests {
             name: name.to_owned(),
             password: owned(password),
             token: owned(token),
-            token_expires: None,
+            ..config::User::default()
         }
+    }
+
+    #[test]
+    fn users_end_their_own_jobs_and_administrators_everybodys() {
+        let boss = config::User { admin: true, ..user("boss", Some("p"), None) };
+        let auth = |users| Auth { users, ..Auth::default() };
+        let credentials = Credentials::new(&auth(vec![user("ann", Some("p"), None), boss.clone()])).unwrap();
+        assert_eq!(credentials.owner("ann"), Some("ann"));
+        assert_eq!(credentials.owner(ANONYMOUS), Some(ANONYMOUS));
+        assert_eq!(credentials.owner("boss"), None);
+        assert!(credentials.administers("boss") && !credentials.administers("ann"));
+        let open = Credentials::default();
+        assert!(open.owner("ann").is_none() && !open.administers("ann"), "nobody proves a name");
+        let nobody = config::User { name: ANONYMOUS.to_owned(), ..boss };
+        assert_eq!(Credentials::new(&auth(vec![nobody])).unwrap_err().code, Code::Config);
     }
 
     #[test]

@@ -97,10 +97,11 @@ impl Polls {
         Ok(Standing::Running { note: polled.note.clone(), schema: Arc::clone(&polled.schema), progress })
     }
 
-    /// Forgets the statement, if it is polled.
-    pub(super) fn discard(&self, user: &str, job: &JobId) -> bool {
+    /// Forgets the statement, if it is polled and is this user's, where one is named.
+    pub(super) fn discard(&self, user: Option<&str>, job: &JobId) -> bool {
         let mut polls = self.0.lock();
-        polls.get(job).is_some_and(|polled| polled.user == user) && polls.remove(job).is_some()
+        let theirs = |polled: &Polled| user.is_none_or(|user| polled.user == user);
+        polls.get(job).is_some_and(theirs) && polls.remove(job).is_some()
     }
 
     pub(super) fn sweep(&self) {

@@ -59,17 +59,18 @@ impl Results {
     }
 
     pub(super) fn take(&self, user: &str, job: &JobId) -> Result<Answer> {
-        self.remove(user, job).ok_or_else(|| none_waits(job))
+        self.remove(Some(user), job).ok_or_else(|| none_waits(job))
     }
 
-    /// Forgets the answer, if it waits.
-    pub(super) fn discard(&self, user: &str, job: &JobId) -> bool {
+    /// Forgets the answer, if it waits and is this user's, where one is named.
+    pub(super) fn discard(&self, user: Option<&str>, job: &JobId) -> bool {
         self.remove(user, job).is_some()
     }
 
-    fn remove(&self, user: &str, job: &JobId) -> Option<Answer> {
+    fn remove(&self, user: Option<&str>, job: &JobId) -> Option<Answer> {
         let mut waiting = self.0.lock();
-        if waiting.get(job)?.user != user {
+        let owner = &waiting.get(job)?.user;
+        if user.is_some_and(|user| user != owner) {
             return None;
         }
         waiting.remove(job).map(|waiting| waiting.answer)

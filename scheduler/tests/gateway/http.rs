@@ -100,14 +100,11 @@ async fn submitted_statements_run_by_themselves_and_keep_their_result() {
 }
 
 #[tokio::test]
-async fn a_statement_is_cancelled_only_by_its_user() {
-    let user = |name: &str| User {
-        name: name.to_owned(),
-        password: Some(format!("{name}'s")),
-        token: None,
-        token_expires: None,
-    };
-    let auth = Auth { users: vec![user("ann"), user("bob")], ..Auth::default() };
+async fn a_statement_is_cancelled_only_by_its_user_or_an_administrator() {
+    let user =
+        |name: &str| User { name: name.to_owned(), password: Some(format!("{name}'s")), ..User::default() };
+    let boss = User { admin: true, ..user("boss") };
+    let auth = Auth { users: vec![user("ann"), user("bob"), boss], ..Auth::default() };
     let (url, frontend) = serve(Credentials::new(&auth).unwrap()).await;
     let client = reqwest::Client::new();
     let endless = json!({ "sql": "SELECT count(*) FROM generate_series(1, 1000000000000)" });
@@ -132,6 +129,16 @@ async fn a_statement_is_cancelled_only_by_its_user() {
     assert_eq!(frontend.running_jobs(), 1);
     let ended = client.delete(&statement).basic_auth("ann", Some("ann's")).send().await.unwrap();
     assert_eq!(ended.status(), 204);
+
+    let submitted = client.post(format!("{url}/v1/jobs")).basic_auth("ann", Some("ann's")).json(&endless);
+    let submission: Value = submitted.send().await.unwrap().json().await.unwrap();
+    let address = format!("{url}/v1/jobs/{}", submission["id"].as_str().unwrap());
+    let boss = |call: reqwest::RequestBuilder| call.basic_auth("boss", Some("boss's")).send();
+    let shown: Value = boss(client.get(&address)).await.unwrap().json().await.unwrap();
+    assert_eq!(shown["user"], "ann");
+    let result = boss(client.get(format!("{address}/result"))).await.unwrap();
+    assert_eq!(result.status(), 404, "results are for who submitted them");
+    assert_eq!(boss(client.delete(&address)).await.unwrap().status(), 204);
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ async fn a_client_without_a_certificate_is_told() {
 
 fn user(name: &str, token: &str, token_expires: Option<&str>) -> User {
     let token_expires = token_expires.map(str::to_owned);
-    User { name: name.to_owned(), password: None, token: Some(token.to_owned()), token_expires }
+    User { name: name.to_owned(), token: Some(token.to_owned()), token_expires, ..User::default() }
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub(in super::super) struct Filter {
 /// Everything that is known.
 #[derive(Serialize, ToSchema)]
 pub(in super::super) struct Listing {
-    /// What this user submitted here, newest first.
+    /// What this user submitted here, for an administrator what everybody did; newest first.
     submitted: Vec<JobView>,
     /// Rows of `tidemill.jobs`: each statement, however it came.
     #[schema(value_type = Vec<Object>)]
@@ -81,7 +81,7 @@ pub(in super::super) async fn list(
     }
     let jobs = once(&app, &caller, &sql, limit).await?.rows;
     let mut submitted = Vec::new();
-    for submission in app.submissions.of(&caller.0) {
+    for submission in app.submissions.of(super::of(&app, &caller)) {
         let view = view(&app, &submission).await;
         let status = serde_json::to_value(view.status).unwrap_or_default();
         if filter.status.as_ref().is_none_or(|wanted| status == wanted.as_str()) && submitted.len() < limit {

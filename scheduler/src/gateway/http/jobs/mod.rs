@@ -116,30 +116,37 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Failure> {
-    match app.submissions.find(&id, &caller.0) {
+    match app.submissions.find(&id, of(&app, &caller)) {
         Some(submission) => Ok(Json(list::view(&app, &submission).await)),
         None => Ok(Json(list::single(&app, &caller, &id).await?.ok_or_else(|| no_job(&id))?)),
     }
 }
 
-/// Cancels a job of the caller's that waits or runs.
+/// Cancels a job that waits or runs: one of the caller's, or anybody's for an administrator.
 #[utoipa::path(
     delete, path = "/v1/jobs/{id}", tag = "jobs",
     params(("id" = String, Path, description = "of a submission, or of a job in tidemill.jobs")),
-    responses((status = 204, description = "it ends now"), (status = 404, description = "no such job of the caller's runs"))
+    responses((status = 204, description = "it ends now"), (status = 404, description = "no such job runs that the caller may cancel"))
 )]
 pub(super) async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    let submitted = app.submissions.find(&id, &caller.0).is_some_and(|submission| submission.cancel());
+    let found = app.submissions.find(&id, of(&app, &caller));
+    let submitted = found.is_some_and(|submission| submission.cancel());
     let job = JobId::new(id);
     if submitted || app.frontend.cancel(&job, app.credentials.owner(&caller.0)).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let hint = "GET /v1/jobs lists the jobs; a job is cancelled by the user who runs it";
+    let hint =
+        "GET /v1/jobs lists the jobs; a job is cancelled by the user who runs it, or by an administrator";
     Err(Failure(super::not_running(&job).hint(hint)))
+}
+
+/// Whose submissions the caller sees and ends: `None` is everybody's. Results are only for who submitted them.
+fn of<'a>(app: &App, caller: &'a Caller) -> Option<&'a str> {
+    (!app.credentials.administers(&caller.0)).then_some(caller.0.as_str())
 }
 
 fn no_job(id: &str) -> Error {

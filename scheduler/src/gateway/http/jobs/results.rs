@@ -32,7 +32,7 @@ pub(in super::super) async fn result(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let submission = app.submissions.find(&id, &caller.0).ok_or_else(|| no_job(&id))?;
+    let submission = app.submissions.find(&id, Some(&caller.0)).ok_or_else(|| no_job(&id))?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or(JSON);
     let (status, error, rows) = {
         let state = submission.state.lock();

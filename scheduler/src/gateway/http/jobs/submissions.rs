@@ -61,6 +61,10 @@ impl Submission {
         })
     }
 
+    fn is_of(&self, user: Option<&str>) -> bool {
+        user.is_none_or(|user| self.user == user)
+    }
+
     /// False when it has ended already.
     pub(super) fn cancel(&self) -> bool {
         let open = self.state.lock().finished_at.is_none();
@@ -113,15 +117,15 @@ impl Submissions {
         kept.insert(submission.id.clone(), submission.clone());
     }
 
-    /// Only who submitted it finds it.
-    pub(super) fn find(&self, id: &str, user: &str) -> Option<Arc<Submission>> {
-        self.kept.lock().get(id).filter(|one| one.user == user).cloned()
+    /// One of the user's, or of anybody's.
+    pub(super) fn find(&self, id: &str, user: Option<&str>) -> Option<Arc<Submission>> {
+        self.kept.lock().get(id).filter(|one| one.is_of(user)).cloned()
     }
 
-    /// Newest first.
-    pub(super) fn of(&self, user: &str) -> Vec<Arc<Submission>> {
+    /// The user's, or everybody's; newest first.
+    pub(super) fn of(&self, user: Option<&str>) -> Vec<Arc<Submission>> {
         let kept = self.kept.lock();
-        let mut own: Vec<_> = kept.values().filter(|one| one.user == user).cloned().collect();
+        let mut own: Vec<_> = kept.values().filter(|one| one.is_of(user)).cloned().collect();
         own.sort_by(|left, right| right.id.cmp(&left.id));
         own
     }
@@ -176,9 +180,10 @@ mod tests {
         for _ in 0..KEPT {
             ended(&submissions, 0);
         }
-        assert_eq!(submissions.of("ann").len(), KEPT);
-        assert!(submissions.find(&first.id, "ann").is_none());
-        assert!(submissions.find(&running.id, "ann").is_some());
-        assert!(submissions.find(&running.id, "bob").is_none());
+        assert_eq!(submissions.of(Some("ann")).len(), KEPT);
+        assert!(submissions.find(&first.id, Some("ann")).is_none());
+        assert!(submissions.find(&running.id, Some("ann")).is_some());
+        assert!(submissions.find(&running.id, Some("bob")).is_none());
+        assert!(submissions.find(&running.id, None).is_some());
     }
 }
