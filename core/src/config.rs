@@ -148,8 +148,9 @@ pub struct Maintenance {
     pub compact_from_files: usize,
     /// Size of a compacted file, for tables without `delta.targetFileSize`.
     pub target_file_size_bytes: u64,
-    /// Memory that a compaction in this process may take, in bytes: it bounds the files written at a time.
-    pub memory_limit_bytes: u64,
+    /// Memory in this process for all that is done without being asked, and for the files that an OPTIMIZE writes at
+    /// a time, in bytes; 0 means a quarter of `engine.memory_limit_bytes`.
+    pub memory_limit_bytes: usize,
     /// How long VACUUM keeps files that no version has: longer than any write takes.
     #[serde(with = "humantime_serde")]
     pub orphan_retention: std::time::Duration,
@@ -260,7 +261,7 @@ impl Default for Maintenance {
             concurrency: 1,
             compact_from_files: 50,
             target_file_size_bytes: 128 << 20,
-            memory_limit_bytes: 512 << 20,
+            memory_limit_bytes: 0,
             orphan_retention: std::time::Duration::from_secs(24 * 3600),
         }
     }

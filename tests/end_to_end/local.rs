@@ -35,6 +35,31 @@ fn tables_outlive_the_process() {
 }
 
 #[test]
+fn optimize_and_loads_are_jobs_within_their_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = "CREATE TABLE t AS SELECT value AS a, value % 1000 AS b, CAST('2026-01-01' AS TIMESTAMP) AS at \
+                 FROM generate_series(1, 200000)";
+    stdout(&sql(folder.path(), table));
+    // Sorting keeps back more than this alone.
+    let little = sql(folder.path(), "SET memory_limit = '100 KiB'; OPTIMIZE t ZORDER BY (a, b)");
+    let words = String::from_utf8_lossy(&little.stderr).into_owned();
+    assert!(!little.status.success() && words.contains("TM-3004") && words.contains("100.0 KB"), "{words}");
+    let enough = "OPTIMIZE t ZORDER BY (a, b); \
+                  SELECT lane, status FROM tidemill.jobs WHERE sql LIKE 'OPTIMIZE%' AND status = 'done'";
+    assert_eq!(stdout(&sql(folder.path(), enough)), "lane,status\nheavy,done\n");
+
+    let load = format!(
+        "CREATE CONNECTION export WITH (connector = 'files', format = 'parquet'); \
+         CREATE LOAD daily INTO export.\"{}\" \
+         AS SELECT * FROM t WHERE at >= :from AND at < :to; \
+         RUN LOAD daily FOR '2025-12-31' TO '2026-01-02'; \
+         SELECT status, count(*) AS n FROM tidemill.jobs WHERE \"user\" = 'loads' GROUP BY status",
+        folder.path().join("out").display()
+    );
+    assert_eq!(stdout(&sql(folder.path(), &load)), "status,n\ndone,1\n");
+}
+
+#[test]
 fn a_dropped_table_makes_room_for_another() {
     let folder = tempfile::tempdir().unwrap();
     stdout(&sql(

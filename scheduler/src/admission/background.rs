@@ -1,9 +1,12 @@
 //! The threads of heavy queries in this process. The system runs them when the others leave time, so that a point
 //! query is answered while a heavy one computes on every core.
 
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::StreamExt;
 use tidemill_core::{Error, Result};
-use tidemill_engine::priority;
+use tidemill_engine::{Execution, priority};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
 
 /// A runtime whose threads yield to all others of the process.
 #[derive(Debug)]
@@ -27,6 +30,32 @@ impl Background {
 
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Starts something here, and polls its rows here; whoever reads them waits on threads of its own.
+    pub async fn run(
+        &self,
+        starting: impl Future<Output = Result<Execution>> + Send + 'static,
+    ) -> Result<Execution> {
+        let started = AbortOnDropHandle::new(self.handle.spawn(starting)).await;
+        let running =
+            started.map_err(|error| Error::internal(format!("the job did not start: {error}")))??;
+        let mut stream = running.stream;
+        let mut polled = RecordBatchReceiverStream::builder(stream.schema(), 1);
+        let batches = polled.tx();
+        polled.spawn_on(
+            async move {
+                while let Some(batch) = stream.next().await {
+                    // The reader is gone, and with it this task.
+                    if batches.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            },
+            &self.handle,
+        );
+        Ok(Execution { stream: polled.build(), ..running })
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use tidemill_core::{Code, Error, Result};
 
-/// A job that so many younger ones of the same user have overtaken is next, whatever its priority.
+/// A job that so many younger ones of the same user have overtaken is next, whatever its priority; one that is
+/// behind all users waits no longer once so many younger ones of whomever have overtaken it.
 const OVERTAKEN_AT_MOST: u32 = 8;
 
 /// By what a job costs: light ones do not wait for heavy ones.
@@ -20,6 +21,8 @@ pub enum Lane {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
+    /// Behind the jobs of all users: work that nobody asked for. No session can take it.
+    Last,
     Low,
     #[default]
     Normal,
@@ -29,6 +32,7 @@ pub enum Priority {
 impl Priority {
     pub fn as_str(self) -> &'static str {
         match self {
+            Priority::Last => "last",
             Priority::Low => "low",
             Priority::Normal => "normal",
             Priority::High => "high",
@@ -38,7 +42,7 @@ impl Priority {
     /// Users who run nothing but high priority get four turns for one of those who run low priority.
     fn charge(self) -> u64 {
         match self {
-            Priority::Low => 4,
+            Priority::Last | Priority::Low => 4,
             Priority::Normal => 2,
             Priority::High => 1,
         }
@@ -87,6 +91,13 @@ struct Waiting {
     user: String,
     priority: Priority,
     overtaken: u32,
+}
+
+impl Waiting {
+    /// To every user, but not for ever.
+    fn yields(&self) -> bool {
+        self.priority == Priority::Last && self.overtaken < OVERTAKEN_AT_MOST
+    }
 }
 
 #[derive(Debug, Default)]
@@ -175,8 +186,10 @@ impl LaneQueue {
     fn start(&mut self) -> Option<Ticket> {
         let at = self.next()?;
         let started = self.waiting.remove(at);
-        for older in self.waiting[..at].iter_mut().filter(|older| older.user == started.user) {
-            older.overtaken += 1;
+        for older in &mut self.waiting[..at] {
+            if older.user == started.user || older.priority == Priority::Last {
+                older.overtaken += 1;
+            }
         }
         if let Some(user) = self.users.get_mut(&started.user) {
             user.waiting -= 1;
@@ -190,7 +203,7 @@ impl LaneQueue {
     /// First whose turn it is, then which of that user's jobs.
     fn next(&self) -> Option<usize> {
         let turn = |job: &Waiting| self.users.get(&job.user).map(|user| (user.running, user.charged));
-        let first = self.waiting.iter().min_by_key(|job| (turn(job), job.ticket))?;
+        let first = self.waiting.iter().min_by_key(|job| (job.yields(), turn(job), job.ticket))?;
         let own = self.waiting.iter().enumerate().filter(|(_, job)| job.user == first.user);
         let rank = |job: &Waiting| match job.overtaken >= OVERTAKEN_AT_MOST {
             true => None,
@@ -300,6 +313,18 @@ mod tests {
         let order = drain(&mut queue, ONE);
         let anns = order[..10].iter().filter(|ticket| ticket.0 % 2 == 1).count();
         assert_eq!(anns, 8, "four of ann's for one of bob's");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_behind_all_users_and_does_not_starve() {
+        let mut queue = Queue::default();
+        let last = enter(&mut queue, "upkeep", Lane::Heavy, Priority::Last);
+        let anns: Vec<Ticket> = (0..3).map(|_| heavy(&mut queue, "ann")).collect();
+        let bobs: Vec<Ticket> =
+            (0..20).map(|_| enter(&mut queue, "bob", Lane::Heavy, Priority::Low)).collect();
+        let order = drain(&mut queue, ONE);
+        assert_eq!(order[..3], [anns[0], bobs[0], anns[1]]);
+        assert_eq!(order[8], last, "eight others were before it");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! A job asks for its turn when its client first reads. A small result waits in the stream and holds no slot; a
 //! client that stops reading a large one loses the slot until it reads again.
 
-use super::cost;
+use super::answers::new_job;
+use super::cost::{self, Cost};
 use super::jobs::{Job, NewJob};
 use super::query::{Planned, Runner, physical, plan_for};
 use super::session::Session;
@@ -22,7 +23,6 @@ use datafusion::execution::memory_pool::{MemoryLimit, human_readable_size};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::joins::HashJoinExec;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -35,7 +35,6 @@ use tidemill_engine::{EngineKind, Execution, Progress, from_datafusion, memory, 
 use tidemill_sql::SYSTEM_SCHEMA;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::AbortHandle;
-use tokio_util::task::AbortOnDropHandle;
 
 /// Batches that wait for the client.
 const BUFFER: usize = 2;
@@ -73,15 +72,27 @@ impl Runner {
         &self,
         session: &Session,
         sql: &str,
-        id: &JobId,
         logical: LogicalPlan,
         planned: Planned,
         launch: Launch,
     ) -> Driver {
         let cost = cost::of(&planned.plan, self.heavy_from);
+        self.job_costing(cost, session, sql, logical, planned, launch)
+    }
+
+    /// The same for work whose plan does not show its cost.
+    pub(super) fn job_costing(
+        &self,
+        cost: Cost,
+        session: &Session,
+        sql: &str,
+        logical: LogicalPlan,
+        planned: Planned,
+        launch: Launch,
+    ) -> Driver {
         let priority = session.limits.priority;
         let job = self.jobs.open(NewJob {
-            id: id.clone(),
+            id: new_job(),
             user: &session.user,
             sql,
             engine: planned.engine.kind(),
@@ -132,6 +143,16 @@ fn is_introspection(plan: &LogicalPlan) -> bool {
 }
 
 impl Driver {
+    pub(super) fn id(&self) -> JobId {
+        self.job.id.clone()
+    }
+
+    /// However many wait: for work that nobody sits in front of.
+    pub(super) fn never_refused(mut self) -> Self {
+        self.request.again = true;
+        self
+    }
+
     pub(super) fn watcher(&self) -> Arc<dyn Fn() -> Progress + Send + Sync> {
         self.job.watcher()
     }
@@ -214,29 +235,10 @@ impl Driver {
     async fn start_try(&self, this: Try) -> Result<Execution> {
         let heavy = self.planned.engine.kind() == EngineKind::InProcess && self.request.lane == Lane::Heavy;
         let starting = (self.launch)(this);
-        if !heavy {
-            return starting.await;
+        match heavy {
+            true => self.runner.background.run(starting).await,
+            false => starting.await,
         }
-        let threads = self.runner.background.handle();
-        let started = AbortOnDropHandle::new(threads.spawn(starting)).await;
-        let running =
-            started.map_err(|error| Error::internal(format!("the job did not start: {error}")))??;
-        let mut stream = running.stream;
-        let mut polled = RecordBatchReceiverStream::builder(stream.schema(), 1);
-        let batches = polled.tx();
-        polled.spawn_on(
-            async move {
-                while let Some(batch) = stream.next().await {
-                    // The driver is gone, and with it this task.
-                    if batches.send(batch).await.is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            },
-            threads,
-        );
-        Ok(Execution { stream: polled.build(), ..running })
     }
 
     /// False when the client is gone.
@@ -372,9 +374,7 @@ impl Stream for JobStream {
         Poll::Ready(match end {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(Err(to_datafusion(error))),
-            None => Some(Err(to_datafusion(
-                Error::internal("the task of the job panicked").hint("this is a defect; please report it"),
-            ))),
+            None => Some(Err(to_datafusion(Error::internal("the task of the job panicked")))),
         })
     }
 }

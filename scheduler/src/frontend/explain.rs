@@ -1,6 +1,6 @@
 //! EXPLAIN: the plan and the engine, and with ANALYZE what each stage took.
 
-use super::answers::{new_job, text, text_batch, text_schema};
+use super::answers::{text, text_batch, text_schema};
 use super::api::{Answer, AnswerKind};
 use super::drive::{Launch, Try};
 use super::query::{Planned, Runner};
@@ -71,9 +71,10 @@ impl Runner {
                 Ok(Execution { stream, ..running })
             })
         });
-        let (id, schema) = (new_job(), text_schema(&COLUMNS));
-        let driver = self.job(session, TITLE, &id, plan, planned, launch);
-        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        let schema = text_schema(&COLUMNS);
+        let driver = self.job(session, TITLE, plan, planned, launch);
+        let (id, progress) = (driver.id(), driver.watcher());
+        let stream = driver.stream(schema.clone());
         Ok(Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine, reason })
     }
 }

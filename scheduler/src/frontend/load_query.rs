@@ -1,17 +1,19 @@
-//! Runs a load's query for one interval, into the sink's writers.
+//! Runs a load's query for one interval, into the sink's writers: a job like any other, of a user of its own.
 
-use super::answers::new_job;
-use super::cost;
-use super::query::{Planned, Runner, plan_for};
-use crate::admission::{Priority, Request};
+use super::answers::{count_schema, counting};
+use super::drive::{Launch, Try};
+use super::query::{Runner, plan_for};
+use super::session::Session;
 use crate::engines::EngineChoice;
 use crate::loads::{Interval, LoadSpec, RunQuery};
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
+use futures::TryStreamExt;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tidemill_core::{Result, WriteScope, Written};
 use tidemill_engine::exec::{WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{JobKind, JobSpec};
+use tidemill_engine::{Execution, JobKind, JobSpec, from_datafusion};
 use tidemill_sql::statement::LoadDef;
 use tidemill_sql::{dialect, plan_query};
 
@@ -28,22 +30,40 @@ pub(super) struct LoadQuery {
 impl RunQuery for LoadQuery {
     async fn stage(&self, spec: &LoadSpec, interval: &Interval, scope: &WriteScope) -> Result<Vec<Written>> {
         let query = dialect::parse_query(&spec.query)?;
-        let mut session = self.session.clone();
-        session.mark_start_execution();
-        let plan = plan_query(&session, query).await?;
+        let mut session = Session::new(LOADS, self.session.clone(), None);
+        session.state.mark_start_execution();
+        let plan = plan_query(&session.state, query).await?;
         let plan = LoadDef::bind(plan, interval.from, interval.to)?;
-        let Planned { plan, engine, .. } =
-            plan_for(&self.runner.engines, EngineChoice::Auto, &session, &plan).await?;
-        // Loads take turns with the users, as one of them.
-        let lane = cost::of(&plan, self.runner.heavy_from).lane;
-        let request = Request { user: LOADS.to_owned(), lane, priority: Priority::Normal, again: true };
-        let _permit = self.runner.gate.enter(&request).await?;
-        self.runner.connectors.sink(&spec.sink)?.prepare(&plan.schema()).await?;
-        let write = WriteSpec { sink: spec.sink.clone(), scope: scope.clone(), tally: None };
-        let plan = Arc::new(WriteExec::new(Arc::new(write), plan));
+        let planned = plan_for(&self.runner.engines, EngineChoice::Auto, &session.state, &plan).await?;
+        self.runner.connectors.sink(&spec.sink)?.prepare(&planned.plan.schema()).await?;
         let title = format!("load {} from {} to {}", spec.name, interval.from, interval.to);
-        let job = JobSpec { id: new_job(), kind: JobKind::Load, title };
-        let running = engine.execute(job, plan, session.task_ctx()).await?;
-        collect_written(running.stream).await
+        let staged = Arc::new(Mutex::new(Vec::new()));
+        let launch = launch(spec, scope, &title, staged.clone());
+        let driver = self.runner.job(&session, &title, plan, planned, launch).never_refused();
+        let _count: Vec<_> = driver.stream(count_schema()).try_collect().await.map_err(from_datafusion)?;
+        Ok(std::mem::take(&mut *staged.lock()))
     }
+}
+
+/// A try writes files of its own, and puts into `staged` what it wrote.
+fn launch(spec: &LoadSpec, scope: &WriteScope, title: &str, staged: Arc<Mutex<Vec<Written>>>) -> Launch {
+    let (sink, scope, title) = (spec.sink.clone(), scope.clone(), title.to_owned());
+    Box::new(move |Try { planned, job, number, context }| {
+        let scope = WriteScope { task: format!("{}-{number}", scope.task), ..scope.clone() };
+        let spec = Arc::new(WriteSpec { sink: sink.clone(), scope, tally: None });
+        let plan = Arc::new(WriteExec::new(spec, planned.plan));
+        let job = JobSpec { id: job, kind: JobKind::Load, title: title.clone() };
+        let staged = staged.clone();
+        Box::pin(async move {
+            let running = planned.engine.execute(job, plan, context).await?;
+            let written = running.stream;
+            let stream = counting(async move {
+                let written = collect_written(written).await?;
+                let rows = written.iter().map(|written| written.rows).sum();
+                *staged.lock() = written;
+                Ok(rows)
+            });
+            Ok(Execution { stream, ..running })
+        })
+    })
 }

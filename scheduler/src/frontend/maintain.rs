@@ -1,11 +1,11 @@
 //! Statements that care for Delta tables: what they answer with, and how they run.
 
 use super::SqlFrontend;
-use super::answers::new_job;
 use super::api::{Answer, AnswerKind};
 use super::cost::Cost;
 use super::define::Definer;
-use super::jobs::NewJob;
+use super::drive::{Launch, Try};
+use super::query::Planned;
 use super::session::Session;
 use crate::admission::Lane;
 use crate::engines::EngineChoice;
@@ -14,14 +14,16 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::{Code, Error, Result, store};
 use tidemill_engine::maintenance::{self, Vacuum};
-use tidemill_engine::{EngineKind, LakeSnapshot, from_datafusion, to_datafusion};
+use tidemill_engine::stages::StageReports;
+use tidemill_engine::{Execution, LakeSnapshot, Progress, from_datafusion, to_datafusion};
 use tidemill_sql::statement::{Maintain, Place, TableFormat};
 use url::Url;
 
@@ -39,46 +41,62 @@ pub(super) fn schema(statement: &Maintain) -> SchemaRef {
     }
 }
 
-/// Runs the statement while its answer is read, so that it can be cancelled like a query.
-pub(super) fn run(frontend: &SqlFrontend, session: &Session, sql: &str, statement: Maintain) -> Answer {
+/// Runs the statement while its answer is read, as a job like any other: it takes its turn, has the memory of one
+/// job, and can be cancelled.
+pub(super) fn run(
+    frontend: &SqlFrontend,
+    session: &Session,
+    sql: &str,
+    statement: Maintain,
+) -> Result<Answer> {
     let schema = schema(&statement);
-    let caretaker = Caretaker {
+    let caretaker = Arc::new(Caretaker {
         definer: frontend.definer.clone(),
         optimizer: Optimizer { state: SessionState::clone(&session.state), ..frontend.optimizer.clone() },
         engine: session.engine,
         check_retention: session.retention_check,
         orphan_retention: frontend.orphan_retention,
-    };
-    let id = new_job();
-    let job = frontend.jobs.open(NewJob {
-        id: id.clone(),
-        user: &session.user,
-        sql,
-        engine: EngineKind::InProcess,
-        reason: REASON,
-        priority: session.limits.priority,
-        cost: Cost { lane: Lane::Light, bytes: None },
-        kept: true,
     });
-    let progress = job.watcher();
-    let work = async move {
-        job.started();
-        let outcome = tokio::select! {
-            biased;
-            () = job.cancel.cancelled() => {
-                Err(Error::new(Code::Cancelled, format!("job {} was cancelled", job.id)))
-            }
-            outcome = caretaker.answer(statement) => outcome,
-        };
-        job.end(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
-        outcome.map_err(to_datafusion)
+    // Only OPTIMIZE reads and writes rows; how many is not known before its snapshot is.
+    let lane = match &statement {
+        Maintain::Optimize { .. } => Lane::Heavy,
+        _ => Lane::Light,
     };
-    let stream = Box::pin(RecordBatchStreamAdapter::new(schema.clone(), futures::stream::once(work)));
+    // The parts of the statement are planned while it runs.
+    let logical = LogicalPlanBuilder::empty(false).build().map_err(from_datafusion)?;
+    let engine = frontend.runner.engines.in_process();
+    let plan = Arc::new(EmptyExec::new(schema.clone()));
+    let planned = Planned { plan, engine, reason: REASON.to_owned() };
+    let answered = schema.clone();
+    let launch: Launch = Box::new(move |Try { planned, number, context, .. }| {
+        let engine = match number {
+            1 => caretaker.engine,
+            _ => EngineChoice::Only(planned.engine.kind()),
+        };
+        let optimizer = Optimizer { context, ..caretaker.optimizer.clone() };
+        let caretaker = Caretaker { optimizer, engine, ..Caretaker::clone(&caretaker) };
+        let statement = statement.clone();
+        let rows = async move { caretaker.answer(statement).await.map_err(to_datafusion) };
+        let stream = RecordBatchStreamAdapter::new(answered.clone(), futures::stream::once(rows));
+        let stages: StageReports = Arc::new(|| Box::pin(async { Ok(Vec::new()) }));
+        let running = Execution {
+            stream: Box::pin(stream),
+            progress: Arc::new(Progress::default),
+            plan: planned.plan,
+            stages,
+        };
+        Box::pin(std::future::ready(Ok(running)))
+    });
+    let cost = Cost { lane, bytes: None };
+    let driver = frontend.runner.job_costing(cost, session, sql, logical, planned, launch);
+    let (id, progress) = (driver.id(), driver.watcher());
+    let stream = driver.stream(schema.clone());
     let reason = REASON.to_owned();
-    Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine: None, reason }
+    Ok(Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine: None, reason })
 }
 
 /// What a statement needs while it runs.
+#[derive(Clone)]
 struct Caretaker {
     definer: Definer,
     optimizer: Optimizer,

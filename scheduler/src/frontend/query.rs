@@ -1,6 +1,6 @@
 //! Queries, writes and EXPLAIN: plan, choose the engine, run.
 
-use super::answers::{count_schema, counting, new_job};
+use super::answers::{count_schema, counting};
 use super::api::{Answer, AnswerKind};
 use super::cost;
 use super::drive::{Launch, Try};
@@ -71,13 +71,14 @@ impl Runner {
     pub(super) async fn query(&self, session: &Session, sql: &str, plan: LogicalPlan) -> Result<Answer> {
         let planned = self.plan(session, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
-        let (id, schema, title) = (new_job(), planned.plan.schema(), sql.to_owned());
+        let (schema, title) = (planned.plan.schema(), sql.to_owned());
         let launch: Launch = Box::new(move |Try { planned, job, context, .. }| {
             let job = JobSpec { id: job, kind: JobKind::Query, title: title.clone() };
             Box::pin(async move { planned.engine.execute(job, planned.plan, context).await })
         });
-        let driver = self.job(session, sql, &id, plan, planned, launch);
-        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        let driver = self.job(session, sql, plan, planned, launch);
+        let (id, progress) = (driver.id(), driver.watcher());
+        let stream = driver.stream(schema.clone());
         Ok(Answer { job: id, kind: AnswerKind::Rows, schema, stream, progress, engine, reason })
     }
 
@@ -113,7 +114,7 @@ impl Runner {
     ) -> Result<Answer> {
         let planned = plan_for(&self.engines, session.engine, &session.state, &plan).await?;
         let (engine, reason) = (Some(planned.engine.kind()), planned.reason.clone());
-        let (id, title) = (new_job(), sql.to_owned());
+        let title = sql.to_owned();
         let launch: Launch = Box::new(move |Try { planned, job: id, number, context }| {
             // Each try has files of its own; only those of the last one are committed.
             let (job, task) = (id.as_str().to_owned(), format!("{id}-{number}"));
@@ -134,9 +135,10 @@ impl Runner {
                 Ok(Execution { stream, ..running })
             })
         });
-        let driver = self.job(session, sql, &id, plan, planned, launch);
+        let driver = self.job(session, sql, plan, planned, launch);
         let schema = count_schema();
-        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        let (id, progress) = (driver.id(), driver.watcher());
+        let stream = driver.stream(schema.clone());
         Ok(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason })
     }
 }

@@ -121,7 +121,7 @@ impl SqlFrontend {
             Statement::Show(Show::Variable(name)) => {
                 text(["name", "value"], &[[name.clone(), session.get(&name)?]])
             }
-            Statement::Maintain(work) => Ok(maintain::run(self, session, sql, work)),
+            Statement::Maintain(work) => maintain::run(self, session, sql, work),
             Statement::Explain(Explain { statement, .. }) => self.explain_pipeline(*statement).await,
             Statement::Query(_)
             | Statement::Insert(_)

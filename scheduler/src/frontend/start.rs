@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use tidemill_core::config::Config;
 use tidemill_core::{Journal, Result};
 use tidemill_engine::session::session_state;
-use tidemill_engine::{LakeFormat, Services};
+use tidemill_engine::{LakeFormat, Services, memory};
 use tidemill_sql::DEFAULT_SCHEMA;
 use tidemill_sql::catalog::Catalog;
 
@@ -77,15 +77,22 @@ impl Node {
         let fresh = staged::with_planner_rules(session_state(&services, runtime));
         let fresh = catalog.session(fresh, DEFAULT_SCHEMA).build();
 
-        let target = TargetSize(config.maintenance.target_file_size_bytes.max(1));
+        let memory = upkeep_memory(&config, fresh.runtime_env());
         let optimizer = Optimizer {
             lake: definer.lake.clone(),
             engines: engines.clone(),
             state: fresh.clone(),
-            target,
-            bins_at_once: Optimizer::bins_within(config.maintenance.memory_limit_bytes, target),
+            context: fresh.task_ctx(),
+            target: TargetSize(config.maintenance.target_file_size_bytes.max(1)),
+            memory,
+            turns: None,
         };
-        let upkeep = Upkeep::start(optimizer.clone(), config.maintenance.clone());
+        let unasked = Optimizer {
+            context: memory::limited(&optimizer.context, memory),
+            turns: Some(gate.clone()),
+            ..optimizer.clone()
+        };
+        let upkeep = Upkeep::start(unasked, config.maintenance.clone(), &background);
         let orphan_retention = config.maintenance.orphan_retention;
 
         let runner = Runner {
@@ -138,6 +145,19 @@ impl Node {
         self.loads.stop().await;
         self.upkeep.stop().await;
         self.history.stop().await;
+    }
+}
+
+/// Of the process' memory, what care of tables may take when the configuration does not say: one part in so many.
+const UPKEEP_SHARE: usize = 4;
+/// The same in bytes, where the process has no limit itself.
+const UPKEEP_BYTES: usize = 512 << 20;
+
+fn upkeep_memory(config: &Config, runtime: &RuntimeEnv) -> usize {
+    match (config.maintenance.memory_limit_bytes, runtime.memory_pool.memory_limit()) {
+        (0, MemoryLimit::Finite(all)) => all / UPKEEP_SHARE,
+        (0, _) => UPKEEP_BYTES,
+        (bytes, _) => bytes,
     }
 }
 

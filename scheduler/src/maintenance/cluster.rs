@@ -122,7 +122,7 @@ impl Optimizer {
             plan_for(&self.engines, cluster.engine, &self.state, &plan).await?;
         let schema = plan.schema();
         let job = JobSpec { id: new_job(), kind: JobKind::Query, title: "a sample".to_owned() };
-        let running = engine.execute(job, plan, self.state.task_ctx()).await?;
+        let running = engine.execute(job, plan, self.context.clone()).await?;
         let batches: Vec<RecordBatch> = running.stream.try_collect().await.map_err(from_datafusion)?;
         Ok(concat_batches(&schema, &batches)?.columns().to_vec())
     }

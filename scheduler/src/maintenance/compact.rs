@@ -49,6 +49,8 @@ impl Optimizer {
         // As many rounds as there is work at first: what others add meanwhile could keep this going for ever.
         let mut rounds = None;
         loop {
+            // Given back after each round.
+            let _turn = self.turn().await?;
             let snapshot = self.lake.snapshot(location).await?;
             let files = snapshot.files(&self.state, &compact.filters)?;
             let target = TargetSize::of(&snapshot.properties()).unwrap_or(self.target);
@@ -66,11 +68,11 @@ impl Optimizer {
             let engine = self.bulk_engine()?;
             // Tasks on executors have the executors' memory; here all share this process'.
             let width = match engine.kind() {
-                EngineKind::InProcess => self.bins_at_once,
-                _ => self.bins_at_once.max(engine.slots()),
+                EngineKind::InProcess => self.bins_at_once(target),
+                _ => self.bins_at_once(target).max(engine.slots()),
             };
-            let round = packed.get(..width.max(1)).unwrap_or(&packed);
-            let left = rounds.unwrap_or(packed.len().div_ceil(width.max(1)));
+            let round = packed.get(..width).unwrap_or(&packed);
+            let left = rounds.unwrap_or(packed.len().div_ceil(width));
             let purges = round.iter().any(|bin| bin.files.len() == 1);
             match self.round(location, snapshot.as_ref(), round, target, engine, compact).await {
                 Ok(done) if done.is_smaller() || purges => {

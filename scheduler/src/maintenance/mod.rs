@@ -6,6 +6,8 @@ mod compact;
 mod due;
 mod report;
 mod rewrite;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 mod upkeep;
 
 pub(crate) use cluster::Cluster;

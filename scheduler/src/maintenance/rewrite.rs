@@ -1,8 +1,10 @@
 //! What compaction and clustering share: where a plan runs, and how its rows are written.
 
+use crate::admission::{Gate, Lane, Permit, Priority, Request};
 use crate::engines::Engines;
 use crate::frontend::{lake_sink, new_job};
-use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,16 +43,37 @@ pub(crate) struct Optimizer {
     pub(crate) lake: Arc<dyn LakeFormat>,
     pub(crate) engines: Arc<Engines>,
     pub(crate) state: SessionState,
+    /// With the memory that the work may use in this process.
+    pub(crate) context: Arc<TaskContext>,
     /// For tables that ask for no size themselves.
     pub(crate) target: TargetSize,
-    /// Bins that are written at a time in this process; each holds about a row group in memory.
-    pub(crate) bins_at_once: usize,
+    /// Bytes for the files that are written at a time in this process: writers are not counted in the context's
+    /// memory.
+    pub(crate) memory: usize,
+    /// Where each round waits for its turn, when nobody asked for it; a statement has waited as a whole.
+    pub(crate) turns: Option<Arc<Gate>>,
 }
 
+/// As whom care of tables that nobody asked for waits for its turn.
+const UPKEEP: &str = "upkeep";
+
 impl Optimizer {
-    /// How many bins fit: one holds a row group, decoded and encoded, which is no larger than two files.
-    pub(crate) fn bins_within(memory: u64, target: TargetSize) -> usize {
-        usize::try_from(memory / target.0.saturating_mul(2).max(1)).unwrap_or(usize::MAX).max(1)
+    /// How many bins are written at once in this process: one holds a row group, decoded and encoded, which is no
+    /// larger than two files.
+    pub(super) fn bins_at_once(&self, target: TargetSize) -> usize {
+        let memory = match self.context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(bytes) => self.memory.min(bytes),
+            _ => self.memory,
+        };
+        let bins = memory as u64 / target.0.saturating_mul(2).max(1);
+        usize::try_from(bins).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Waits until no user's heavy job does, if nobody waits for this.
+    pub(super) async fn turn(&self) -> Result<Option<Permit>> {
+        let Some(gate) = &self.turns else { return Ok(None) };
+        let (user, lane, priority) = (UPKEEP.to_owned(), Lane::Heavy, Priority::Last);
+        gate.enter(&Request { user, lane, priority, again: true }).await.map(Some)
     }
 
     /// Writes the rows of `plan` into files of the table, visible to nobody before they are committed.
@@ -68,7 +91,7 @@ impl Optimizer {
         let scope = WriteScope { job: id.as_str().to_owned(), run: 1, task: id.as_str().to_owned() };
         let plan = Arc::new(WriteExec::new(Arc::new(WriteSpec { sink, scope, tally: None }), plan));
         let job = JobSpec { id, kind: JobKind::Write, title };
-        let running = engine.execute(job, plan, self.state.task_ctx()).await?;
+        let running = engine.execute(job, plan, self.context.clone()).await?;
         collect_written(running.stream).await
     }
 }

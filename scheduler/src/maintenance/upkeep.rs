@@ -4,11 +4,13 @@
 //! commits ─▶ which tables were written ─▶ facts ─▶ decide ─▶ checkpoint │ clean the log │ compact
 //!                every `interval`             (pure, see `due`)   at most `concurrency` tables at a time
 //! ```
-//! Nothing is kept anywhere: after a restart the first commit to a table brings it back here. Whatever fails is
+//! It runs on the threads of heavy jobs, within a memory limit that all of it shares, and each round of compaction
+//! waits until no user's heavy job does. Nothing is kept anywhere: after a restart the first commit to a table brings it back here. Whatever fails is
 //! tried again with the next look; readers and writers never wait for it. Replaced files stay for VACUUM.
 
 use super::due::{Action, Known, decide, due};
 use super::{Compact, Optimizer, TargetSize};
+use crate::admission::Background;
 use futures::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,11 +30,11 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) fn start(optimizer: Optimizer, config: Config) -> Self {
+    pub(crate) fn start(optimizer: Optimizer, config: Config, threads: &Background) -> Self {
         let stop = CancellationToken::new();
         let task = config.enabled.then(|| {
             let worker = Worker { optimizer, config, cleaned: parking_lot::Mutex::default() };
-            tokio::spawn(worker.run(stop.clone()))
+            threads.handle().spawn(worker.run(stop.clone()))
         });
         Self { stop, task: Mutex::new(task) }
     }

@@ -15,7 +15,7 @@ mod replace;
 mod rows;
 mod work;
 
-use super::answers::{count_schema, counting, new_job, nothing};
+use super::answers::{count_schema, counting, nothing};
 use super::api::{Answer, AnswerKind};
 use super::drive::{Launch, Try};
 use super::params;
@@ -103,10 +103,10 @@ impl SqlFrontend {
             let stages: StageReports = Arc::new(|| Box::pin(async { Ok(Vec::new()) }));
             Box::pin(async move { Ok(Execution { stream, progress, plan: planned.plan, stages }) })
         });
-        let id = new_job();
-        let driver = self.runner.job(session, sql, &id, plan, planned, launch);
+        let driver = self.runner.job(session, sql, plan, planned, launch);
         let schema = count_schema();
-        let (progress, stream) = (driver.watcher(), driver.stream(schema.clone()));
+        let (id, progress) = (driver.id(), driver.watcher());
+        let stream = driver.stream(schema.clone());
         Ok(Answer { job: id, kind: AnswerKind::Count, schema, stream, progress, engine, reason })
     }
 
