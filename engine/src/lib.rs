@@ -9,6 +9,7 @@ pub mod codec;
 pub mod cooperative;
 pub mod decode;
 mod dictionary;
+mod dynamic_filters;
 mod engine;
 pub mod epoch;
 mod error;

@@ -136,6 +136,15 @@ impl SelectRowsExec {
         let properties = unary_properties(template.schema(), partitions);
         Self { template, input, properties }
     }
+
+    /// The scan that tasks put their files into.
+    pub(crate) fn template(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.template
+    }
+
+    pub(crate) fn with_template(&self, template: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(template, self.input.clone())
+    }
 }
 
 impl Descriptor {
@@ -222,7 +231,7 @@ impl ExecutionPlan for SelectRowsExec {
         projection: &ProjectionExec,
     ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let template = self.template.try_swapping_with_projection(projection)?;
-        Ok(template.map(|template| Arc::new(Self::new(template, self.input.clone())) as _))
+        Ok(template.map(|template| Arc::new(self.with_template(template)) as _))
     }
 
     fn handle_child_pushdown_result(
@@ -232,8 +241,7 @@ impl ExecutionPlan for SelectRowsExec {
         options: &ConfigOptions,
     ) -> DfResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
         let mut pushed = self.template.handle_child_pushdown_result(phase, result, options)?;
-        pushed.updated_node =
-            pushed.updated_node.map(|template| Arc::new(Self::new(template, self.input.clone())) as _);
+        pushed.updated_node = pushed.updated_node.map(|template| Arc::new(self.with_template(template)) as _);
         Ok(pushed)
     }
 

@@ -6,7 +6,8 @@
 //!              └───────── again, on the workers that still answer ◀── a worker is lost
 //! ```
 //! There is no recovery within a job: when a worker dies, the whole bounded job is planned and run again, as
-//! long as no row was handed out. Epochs are not tried again here, because a new try needs a new scope.
+//! long as no row was handed out. Further tries go without the filters that operators fill in while they run, as
+//! those of the first try are filled in already. Epochs are not tried again here, because a new try needs a new scope.
 
 mod buckets;
 mod carried;
@@ -26,7 +27,7 @@ use crate::build_sides::{self, Workers};
 use crate::codec::Codec;
 use crate::guard::guard;
 use crate::stages::{StageReport, StageReports};
-use crate::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion, session};
+use crate::{Engine, EngineKind, Execution, JobKind, JobSpec, dynamic_filters, from_datafusion, session};
 use async_trait::async_trait;
 use channels::Channels;
 use datafusion::common::Result as DfResult;
@@ -131,8 +132,10 @@ impl Engine for Pipelined {
         // The parts of an epoch's plan belong together.
         let by = (job.kind != JobKind::Epoch).then_some(&parts as &dyn Workers);
         let read = build_sides::read(plan, &context, by).await?;
-        let first = self.cluster(workers).distribute(read.plan.clone(), &context).await?;
-        let running = Job { engine: self.clone(), spec: job, plan: read.plan, context }.run(first);
+        // Made before anything runs: afterwards the filters would say what the first try has found out.
+        let again = dynamic_filters::none(read.plan.clone()).map_err(from_datafusion)?;
+        let first = self.cluster(workers).distribute(read.plan, &context).await?;
+        let running = Job { engine: self.clone(), spec: job, again, context }.run(first);
         Ok(Execution { stages: one_after_the_other(read.stages, running.stages.clone()), ..running })
     }
 }

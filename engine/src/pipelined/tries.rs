@@ -11,6 +11,7 @@ use crate::{Execution, JobKind, JobSpec, Progress, from_datafusion, to_datafusio
 use arrow::array::RecordBatch;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::TaskContext;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_distributed::NetworkBoundaryExt;
@@ -29,7 +30,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct Job {
     pub(super) engine: Pipelined,
     pub(super) spec: JobSpec,
-    pub(super) plan: Arc<dyn ExecutionPlan>,
+    /// What is distributed for each further try. Nothing that a try finds out while it runs gets into it.
+    pub(super) again: Arc<dyn ExecutionPlan>,
     pub(super) context: Arc<TaskContext>,
 }
 
@@ -155,7 +157,9 @@ impl Job {
                 Error::new(Code::NoExecutors, "no executor answers").hint("look at the executors' logs")
             );
         }
-        self.engine.cluster(workers).distribute(self.plan.clone(), &self.context).await
+        // Some operators run only once.
+        let plan = reset_plan_states(self.again.clone()).map_err(from_datafusion)?;
+        self.engine.cluster(workers).distribute(plan, &self.context).await
     }
 }
 

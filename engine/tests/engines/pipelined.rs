@@ -104,20 +104,20 @@ async fn a_worker_that_does_not_answer_is_left_out_of_the_next_try() {
 async fn a_worker_that_dies_in_the_middle_is_survived() {
     let mut cluster = Cluster::of(2);
     let mut descriptors = Rows::dense(4, 10);
-    descriptors[0].stalls = true;
-    descriptors[1].stalls = true;
+    descriptors[0].stalls = Some(0);
+    descriptors[1].stalls = Some(0);
     cluster.session.register_table("t", Arc::new(RowsTable(descriptors))).unwrap();
     let plan = cluster.plan("SELECT k % 4 AS g, count(*) FROM t GROUP BY g").await;
-    STALL.store(true, Ordering::SeqCst);
+    STALL[0].store(true, Ordering::SeqCst);
     let (engine, session) = (cluster.engine.clone(), cluster.session.clone());
     let running = tokio::spawn(async move { run(&engine, plan, &session, JobKind::Query).await });
     let stalled = async {
-        while STALLED.load(Ordering::SeqCst) < 2 {
+        while STALLED[0].load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), stalled).await.unwrap();
-    STALL.store(false, Ordering::SeqCst);
+    STALL[0].store(false, Ordering::SeqCst);
     let cluster = tokio::task::spawn_blocking(move || {
         cluster.kill_last();
         cluster
@@ -126,6 +126,48 @@ async fn a_worker_that_dies_in_the_middle_is_survived() {
     let batches = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().unwrap();
     assert_eq!(rows(&batches), 4);
     assert_eq!(cluster.engine.slots(), 1);
+}
+
+/// A large list stays, so the coordinator runs all of the plan, and knows from the file that no other row is among the
+/// first five when the worker is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_try_has_found_out_is_forgotten() {
+    let cluster = Cluster::of(2);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.parquet");
+    let setup = [
+        format!(
+            "COPY (SELECT value / 1000 AS k FROM range(6000)) TO '{}' OPTIONS ('format.max_row_group_size' 1000)",
+            file.display()
+        ),
+        format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{}'", file.display()),
+    ];
+    for sql in setup {
+        cluster.session.sql(&sql).await.unwrap().collect().await.unwrap();
+    }
+    let late = Rows { from: 100, rows: 10, stalls: Some(1), ..Rows::default() };
+    cluster.session.register_table("late", Arc::new(RowsTable(vec![late]))).unwrap();
+    let first = "SELECT k FROM (SELECT k FROM t UNION ALL SELECT k FROM late) ORDER BY k LIMIT 5";
+    let plan = cluster.plan(&format!("SELECT k, arrow_cast([k], 'LargeList(Int64)') FROM ({first})")).await;
+    STALL[1].store(true, Ordering::SeqCst);
+    let (engine, session, watched) = (cluster.engine.clone(), cluster.session.clone(), plan.clone());
+    let running = tokio::spawn(async move { run(&engine, plan, &session, JobKind::Query).await });
+    let found_out = async {
+        while !text(&watched).contains("DynamicFilter [ k@0 < 0 ]") || STALLED[1].load(Ordering::SeqCst) == 0
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let found_out = tokio::time::timeout(Duration::from_secs(30), found_out).await;
+    assert!(found_out.is_ok(), "{}", text(&watched));
+    STALL[1].store(false, Ordering::SeqCst);
+    cluster.members.remove("w1");
+    let batches = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().unwrap();
+    let keys: Vec<i64> = batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(keys, [0; 5], "{}", text(&watched));
 }
 
 /// A plan of one partition has no exchange that would bring the rows of several tasks together.

@@ -27,10 +27,10 @@ use tidemill_engine::{Services, to_datafusion};
 
 pub(crate) const OPERATORS: &[Operator] = &[Operator::of::<RowsExec>(), Operator::of::<PairExec>()];
 
-/// While set, a descriptor that stalls does so.
-pub(crate) static STALL: AtomicBool = AtomicBool::new(false);
-/// How many descriptors have stalled.
-pub(crate) static STALLED: AtomicUsize = AtomicUsize::new(0);
+/// While set, a descriptor that stalls there does so. Each test has a place of its own.
+pub(crate) static STALL: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+/// How many descriptors have stalled there.
+pub(crate) static STALLED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// The keys `from .. from + rows`, and how making them goes wrong.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) struct Rows {
     pub(crate) from: i64,
     pub(crate) rows: i64,
     pub(crate) panics: bool,
-    pub(crate) stalls: bool,
+    pub(crate) stalls: Option<usize>,
 }
 
 impl Rows {
@@ -92,8 +92,10 @@ async fn make(input: SendableRecordBatchStream, schema: SchemaRef, batch_size: i
     let mut keys = Vec::new();
     for rows in read::<Rows>(input).await? {
         assert!(!rows.panics, "a descriptor says so");
-        if rows.stalls && STALL.load(Ordering::SeqCst) {
-            STALLED.fetch_add(1, Ordering::SeqCst);
+        if let Some(place) = rows.stalls
+            && STALL[place].load(Ordering::SeqCst)
+        {
+            STALLED[place].fetch_add(1, Ordering::SeqCst);
             std::future::pending::<()>().await;
         }
         keys.extend(rows.from..rows.from + rows.rows);
