@@ -6,6 +6,7 @@
 
 mod count_distinct;
 mod decimals;
+mod single_value;
 mod utc_trunc;
 
 use crate::build_sides::is_key;
@@ -16,6 +17,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use decimals::ExactNumbers;
+use single_value::{SingleValues, single_value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use utc_trunc::{TruncateInUtc, utc_trunc};
@@ -69,15 +71,17 @@ fn free<F>(
 
 /// Adds all functions to a session, the planner of operators that are functions of ours, and the rules that put
 /// ours in the place of others. DataFusion's planners come behind ours, its rules too: one of them would take
-/// `count(DISTINCT …)` apart.
+/// `count(DISTINCT …)` apart, and one would make joins of scalar subqueries.
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
     let ours = decimals::functions().into_iter().chain([zorder(), utc_trunc(), is_key()]);
-    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
+    let aggregates = [count_distinct(), single_value()];
+    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
+        [Arc::new(SingleValues), Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
     builder
         .with_expr_planners(vec![Arc::new(ExactNumbers::default())])
         .with_optimizer_rules(rules.into_iter().chain(Optimizer::new().rules).collect())
         .with_scalar_functions(SPARK.scalar.iter().cloned().chain(ours).collect())
-        .with_aggregate_functions(SPARK.aggregate.iter().cloned().chain([count_distinct()]).collect())
+        .with_aggregate_functions(SPARK.aggregate.iter().cloned().chain(aggregates).collect())
         .with_window_functions(SPARK.window.clone())
         .with_default_features()
 }

@@ -3,8 +3,11 @@
 use crate::cluster::{Cluster, run};
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::physical_plan::displayable;
+use datafusion::common::Result as DfResult;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use std::path::Path;
+use std::sync::Arc;
+use tidemill_core::Code;
 use tidemill_engine::{Engine, InProcess, JobKind};
 
 /// Over `orders` (6000 rows in six row groups) and `customers` (100 rows). None depends on an order that it does not ask for.
@@ -65,6 +68,29 @@ const QUERIES: &[&str] = &[
     "SELECT count(*) FROM orders WHERE customer NOT IN (SELECT id FROM customers WHERE region = 'eu')",
     "SELECT count(*) FROM orders WHERE note NOT IN (SELECT note FROM orders WHERE id < 3)",
     "SELECT c.id, l.total FROM customers c JOIN LATERAL (SELECT sum(amount) AS total FROM orders o WHERE o.customer = c.id) l ON true",
+    // Scalar subqueries: everywhere, and not aggregated.
+    "SELECT id FROM orders WHERE customer = (SELECT id FROM customers WHERE name = 'c17')",
+    "SELECT id, (SELECT note FROM orders WHERE id = -1) AS none FROM orders WHERE id < 5",
+    "SELECT id FROM orders WHERE customer = (SELECT DISTINCT max(id) FROM customers GROUP BY id % 1)",
+    "SELECT id FROM orders WHERE customer = (SELECT id FROM customers WHERE name = (SELECT concat('c', '3')))",
+    "SELECT id, (SELECT tags FROM orders WHERE id = 7) AS tags FROM customers WHERE id < 5",
+    "SELECT id FROM orders ORDER BY abs(id - (SELECT max(id) * 30 FROM customers)), id LIMIT 5",
+    "SELECT customer, id FROM orders ORDER BY customer + (SELECT id FROM customers WHERE id = 3), id LIMIT 5",
+    "SELECT sum(amount + (SELECT max(id) FROM customers)) FROM orders",
+    "SELECT day, sum(amount) FILTER (WHERE amount > (SELECT avg(amount) FROM orders)) FROM orders GROUP BY day",
+    "SELECT id % (SELECT id FROM customers WHERE name = 'c7') AS k, count(*) FROM orders GROUP BY k",
+    "SELECT (SELECT max(id) FROM customers) AS k, max(id) FROM orders GROUP BY k",
+    "SELECT customer % (SELECT id FROM customers WHERE id = 3), day, count(*) FROM orders \
+     GROUP BY ROLLUP (customer % (SELECT id FROM customers WHERE id = 3), day)",
+    "SELECT count(*) FROM orders a JOIN orders b ON a.id = b.id + (SELECT min(id) + 1 FROM customers)",
+    "SELECT a.id, b.id FROM customers a LEFT JOIN customers b ON a.id + (SELECT id FROM customers WHERE id = 5) = b.id * 2",
+    "SELECT count(*), count(a.id) FROM customers a RIGHT JOIN customers b ON a.id = b.id AND b.id > (SELECT avg(id) FROM customers)",
+    "SELECT a.id, b.id FROM customers a FULL JOIN customers b ON a.id = b.id - (SELECT max(id) - 9 FROM customers)",
+    "SELECT id FROM customers c LEFT ANTI JOIN orders o ON c.id = o.customer AND o.amount > (SELECT 500)",
+    "SELECT name FROM customers JOIN orders USING (id) WHERE amount > (SELECT avg(amount) FROM orders) AND name < 'c3'",
+    "SELECT id, sum(amount + (SELECT max(id) FROM customers)) OVER (PARTITION BY customer ORDER BY id) FROM orders",
+    "SELECT DISTINCT ON (customer) customer, id FROM orders ORDER BY customer, amount * (SELECT min(id) - 1 FROM customers), id",
+    "SELECT count(*) FROM customers WHERE id IN (SELECT customer FROM orders ORDER BY amount + (SELECT max(id) FROM orders), id LIMIT 9)",
     // Windows.
     "SELECT id, row_number() OVER (PARTITION BY customer ORDER BY amount, id) FROM orders",
     "SELECT id, rank() OVER (ORDER BY amount), dense_rank() OVER (ORDER BY amount), ntile(4) OVER (ORDER BY amount, id) FROM orders",
@@ -136,11 +162,14 @@ fn squeezed(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-async fn answer(cluster: &Cluster, engine: &dyn Engine, sql: &str) -> Result<Vec<String>, String> {
+async fn plan(cluster: &Cluster, engine: &dyn Engine, sql: &str) -> DfResult<Arc<dyn ExecutionPlan>> {
     let mut state = cluster.session.state();
     *state.config_mut() = engine.planning(state.config(), None);
-    let logical = state.create_logical_plan(sql).await.map_err(|error| error.to_string())?;
-    let plan = state.create_physical_plan(&logical).await.map_err(|error| error.to_string())?;
+    state.create_physical_plan(&state.create_logical_plan(sql).await?).await
+}
+
+async fn answer(cluster: &Cluster, engine: &dyn Engine, sql: &str) -> Result<Vec<String>, String> {
+    let plan = plan(cluster, engine, sql).await.map_err(|error| error.to_string())?;
     let shown = displayable(plan.as_ref()).indent(false).to_string();
     let answer = run(engine, plan, &cluster.session, JobKind::Query).await;
     answer.map(|batches| rows(&batches)).map_err(|error| format!("{error}\n{shown}"))
@@ -161,6 +190,39 @@ async fn every_kind_of_query_has_the_same_answer_on_both_engines() {
         }
     }
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), QUERIES.len(), failures.join("\n\n"));
+}
+
+/// Queries of a subquery `TWO` that has two rows.
+const TOO_MANY_ROWS: &[&str] = &[
+    "SELECT id FROM orders WHERE customer = TWO",
+    "SELECT id, TWO AS two FROM customers",
+    "SELECT id FROM orders ORDER BY id + TWO LIMIT 3",
+    "SELECT sum(amount + TWO) FROM orders",
+    "SELECT id % TWO AS k, count(*) FROM orders GROUP BY k",
+    "SELECT count(*) FROM orders a JOIN orders b ON a.id = b.id + TWO",
+    "SELECT id, sum(id) OVER (ORDER BY id + TWO) FROM customers",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scalar_subquery_of_two_rows_fails_on_both_engines() {
+    let cluster = Cluster::of(2);
+    let folder = tempfile::tempdir().unwrap();
+    tables(&cluster, folder.path()).await;
+    let in_process = InProcess::new(2);
+    let engines: [&dyn Engine; 2] = [&in_process, &cluster.engine];
+    // Of one task, of several, and the same value twice.
+    for two in ["SELECT id FROM customers WHERE id < 2", "SELECT customer FROM orders WHERE id IN (7, 5007)"]
+    {
+        for (engine, sql) in
+            engines.iter().flat_map(|engine| TOO_MANY_ROWS.iter().map(move |sql| (engine, sql)))
+        {
+            let sql = sql.replace("TWO", &format!("({two})"));
+            let plan = plan(&cluster, *engine, &sql).await.unwrap();
+            let error = run(*engine, plan, &cluster.session, JobKind::Query).await.unwrap_err();
+            assert_eq!(error.code, Code::BadData, "{:?}: {sql}: {error}", engine.kind());
+            assert!(error.message.contains("more than one row"), "{:?}: {sql}: {error}", engine.kind());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,16 +94,6 @@ const CAUSES: &[Cause] = &[
         words: "arrow_field(x)",
         because: "as a Parquet file; where all values of a column are one, DataFusion's scan has a constant for it",
     },
-    Cause {
-        files: &["subquery.slt"],
-        words: "Physical plan does not support logical expression ScalarSubquery",
-        because: "the pipelined engine runs scalar subqueries as joins, and here DataFusion makes none of it",
-    },
-    Cause {
-        files: &["subquery.slt"],
-        words: "succeeds where an error is expected",
-        because: "the pipelined engine runs scalar subqueries as joins, and a join does not refuse a second row",
-    },
 ];
 
 /// `text` is what happened, the statement and its error.
