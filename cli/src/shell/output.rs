@@ -1,15 +1,17 @@
 //! Results on standard output. All formats but the table are written as the rows come.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::csv;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json;
+use arrow::json::writer::{EncoderOptions, make_encoder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use std::io::Write;
+use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -43,7 +45,7 @@ impl<W: Write> Writer<W> {
             Format::Csv => {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
                 // An empty result has a header too.
-                writer.write(&RecordBatch::new_empty(schema))?;
+                writer.write(&flat(&RecordBatch::new_empty(schema))?)?;
                 Writer::Csv(Box::new(writer))
             }
             Format::Json => Writer::Json(
@@ -70,7 +72,7 @@ impl<W: Write> Writer<W> {
                 *rows += batch.num_rows();
                 Ok(())
             }
-            Writer::Csv(writer) => writer.write(batch),
+            Writer::Csv(writer) => writer.write(&flat(batch)?),
             Writer::Json(writer) => writer.write(batch),
             Writer::Arrow(writer) => writer.write(batch),
         }
@@ -99,6 +101,37 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// The batch with JSON in the place of what CSV has no form for.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if field.data_type().is_nested() {
+            fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable())));
+            columns.push(Arc::new(as_json(field, column)?) as ArrayRef);
+        } else {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+fn as_json(field: &FieldRef, column: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let options = EncoderOptions::default();
+    let mut encoder = make_encoder(field, column, &options)?;
+    let mut text = Vec::new();
+    let rows = (0..column.len()).map(|row| {
+        if column.is_null(row) {
+            return None;
+        }
+        text.clear();
+        encoder.encode(row, &mut text);
+        Some(String::from_utf8_lossy(&text).into_owned())
+    });
+    Ok(rows.collect())
+}
+
 /// Numbers stand on the right, the rest on the left.
 fn table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Table, ArrowError> {
     let options = FormatOptions::new().with_null("NULL").with_display_error(true);
@@ -124,8 +157,8 @@ fn table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Table, ArrowErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Float64Array, StringArray};
-    use std::sync::Arc;
+    use arrow::array::{Float64Array, ListArray};
+    use arrow::datatypes::Int64Type;
 
     fn batch() -> RecordBatch {
         let numbers: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.5), None, Some(100.0)]));
@@ -165,6 +198,17 @@ mod tests {
         writer.finish().unwrap();
         let reader = arrow::ipc::reader::StreamReader::try_new(out.as_slice(), None).unwrap();
         assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), [batch()]);
+    }
+
+    #[test]
+    fn nested_values_are_json_in_a_csv() {
+        let numbers = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        let batch = RecordBatch::try_from_iter([("list", Arc::new(numbers) as ArrayRef)]).unwrap();
+        let mut out = Vec::new();
+        let mut writer = Writer::new(Format::Csv, &mut out, batch.schema(), 0).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out), "list\n\"[1,null]\"\n\"\"\n");
     }
 
     #[test]

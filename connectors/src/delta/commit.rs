@@ -188,18 +188,15 @@ pub(super) fn landed(table: &Arc<Table>, loaded: Loaded, version: u64) {
 }
 
 fn check(loaded: &Loaded, added: &[Added]) -> Result<()> {
+    let id = loaded.snapshot().metadata().id();
+    if added.iter().any(|added| added.table != id) {
+        let message = "the table that was written to is gone; there is another one in its place";
+        return Err(Error::new(Code::NotFound, message)
+            .hint("run the statement again; a pipeline has to be created anew"));
+    }
     features::demand_writable(loaded.snapshot(), &loaded.schema())?;
     let rules = rules::texts(loaded.snapshot(), &loaded.schema());
-    added.iter().try_for_each(|added| added.demand(&rules))?;
-    let id = loaded.snapshot().metadata().id();
-    match added.iter().find(|added| added.table != id) {
-        Some(_) => Err(Error::new(
-            Code::NotFound,
-            "the table that was written to is gone; there is another one in its place",
-        )
-        .hint("run the statement again; a pipeline has to be created anew")),
-        None => Ok(()),
-    }
+    added.iter().try_for_each(|added| added.demand(&rules))
 }
 
 /// A checkpoint only saves time, so nothing depends on whether it succeeds.

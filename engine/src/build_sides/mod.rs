@@ -10,7 +10,8 @@
 //!       └─ Repartition ─ Scan(supplier)             ◀─── s_nation in {6}, a condition that travels with the scan
 //! ```
 //! The condition only says which rows no join will miss, so an answer never depends on it. The rows take the place of
-//! the build side in the plan, so that nothing is computed twice.
+//! the build side in the plan, so that nothing is computed twice. Where the other side is the small one, as below an
+//! anti join of its rows, the workers read that.
 
 mod keys;
 mod narrow;
@@ -27,8 +28,8 @@ use datafusion::common::{JoinSide, NullEquality, Result as DfResult};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{Partitioning, PhysicalExpr};
+use datafusion::physical_expr::expressions::{Column, DynamicFilterTracking};
+use datafusion::physical_expr::{Partitioning, PhysicalExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -58,7 +59,9 @@ const MOST_BROUGHT_BYTES: usize = 32 << 20;
 /// Rows that a build side may be expected to have, to be brought here.
 const MOST_EXPECTED_ROWS: usize = 1 << 20;
 /// Bytes of columns that would be sent through a shuffle, and may become less, to be worth a run of its own.
-const LEAST_SENT_BYTES: u64 = 16 << 20;
+const LEAST_SENT_BYTES: u64 = 8 << 20;
+/// Of a value of a column.
+const LEAST_WIDTH: u64 = 8;
 
 /// Runs a part of a plan on its engine.
 #[async_trait]
@@ -80,30 +83,36 @@ pub async fn read(
     context: &Arc<TaskContext>,
     workers: Option<&dyn Workers>,
 ) -> Result<Read> {
-    read_where(plan, context, workers, LEAST_SENT_BYTES).await
+    read_by(plan, context, workers, Worth { here: MOST_BYTES, sent: LEAST_SENT_BYTES }).await
 }
 
-async fn read_where(
+/// What makes reading beforehand worth its while.
+#[derive(Clone, Copy, Debug)]
+struct Worth {
+    /// Bytes of files up to which an input is read here.
+    here: u64,
+    /// Bytes from which it is worth a run of the workers that fewer are sent.
+    sent: u64,
+}
+
+async fn read_by(
     plan: Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
     workers: Option<&dyn Workers>,
-    least_sent: u64,
+    worth: Worth,
 ) -> Result<Read> {
-    // What is worth a run of the workers.
-    let worth = workers.map(|_| least_sent);
     let mut read = Read { plan, stages: Vec::new() };
     // Build sides that were asked for.
     let mut done: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-    while let Some(found) = candidate(&read.plan, worth, &done).map_err(from_datafusion)? {
+    while let Some(found) = candidate(&read.plan, workers.is_some(), worth, &done).map_err(from_datafusion)? {
         let Some(join) = found.join.downcast_ref::<HashJoinExec>() else { break };
+        let input = input(join, found.side);
         let rows = match (found.by, workers) {
-            (By::Workers, Some(workers)) => {
-                brought(join, context, workers, least_sent, &mut read.stages).await?
-            }
-            _ => Some(read_here(join, context).await.map_err(from_datafusion)?),
+            (By::Workers, Some(workers)) => brought(input, context, workers, worth, &mut read.stages).await?,
+            _ => Some(read_here(input, context).await.map_err(from_datafusion)?),
         };
         // Also one that is left where it is, as a few rows too many to travel may still be few keys.
-        done.push(Arc::clone(join.left()));
+        done.push(Arc::clone(input));
         if let Some(rows) = rows {
             read.plan = placed(&read.plan, &found, join, &rows).map_err(from_datafusion)?;
         }
@@ -117,98 +126,117 @@ enum By {
     Workers,
 }
 
+/// An input of a hash join that should be read beforehand.
 struct Candidate {
     join: Arc<dyn ExecutionPlan>,
+    side: JoinSide,
     by: By,
 }
 
 fn candidate(
     plan: &Arc<dyn ExecutionPlan>,
-    worth: Option<u64>,
+    has_workers: bool,
+    worth: Worth,
     done: &[Arc<dyn ExecutionPlan>],
 ) -> DfResult<Option<Candidate>> {
     let mut found = None;
     plan.apply(|node| {
-        let by = node
-            .downcast_ref::<HashJoinExec>()
-            .filter(|join| !done.iter().any(|build| Arc::ptr_eq(build, join.left())))
-            .and_then(|join| reader_of(join, worth));
-        Ok(match by {
-            Some(by) => {
-                found = Some(Candidate { join: Arc::clone(node), by });
-                TreeNodeRecursion::Stop
+        let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(TreeNodeRecursion::Continue) };
+        for side in [JoinSide::Left, JoinSide::Right] {
+            if done.iter().any(|before| Arc::ptr_eq(before, input(join, side))) {
+                continue;
             }
-            None => TreeNodeRecursion::Continue,
-        })
+            if let Some(by) = reader_of(join, side, has_workers, worth) {
+                found = Some(Candidate { join: Arc::clone(node), side, by });
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
 }
 
-/// Who should read the build side of a join before the plan runs; `None` where nobody should. For the workers it must
-/// be worth so many bytes that would be sent.
-fn reader_of(join: &HashJoinExec, worth: Option<u64>) -> Option<By> {
-    let build = join.left();
-    let suits = !keeps_unmatched(*join.join_type(), JoinSide::Right)
+fn input(join: &HashJoinExec, side: JoinSide) -> &Arc<dyn ExecutionPlan> {
+    if side == JoinSide::Right { join.right() } else { join.left() }
+}
+
+/// Who should read an input of a join before the plan runs; `None` where nobody should.
+fn reader_of(join: &HashJoinExec, side: JoinSide, has_workers: bool, worth: Worth) -> Option<By> {
+    let read = input(join, side);
+    let suits = !keeps_unmatched(*join.join_type(), side.negate())
         && !join.null_aware
         && join.null_equality() == NullEquality::NullEqualsNothing
-        && !in_memory(build)
-        && !is_volatile(build);
+        && !in_memory(read)
+        && !is_volatile(read);
     if !suits {
         return None;
     }
-    if bytes_to_read(build).is_some_and(|bytes| bytes <= MOST_BYTES) {
+    if side == JoinSide::Left && bytes_to_read(read).is_some_and(|bytes| bytes <= worth.here) {
         return Some(By::Us);
     }
-    let worth = worth?;
-    if !can_have_rows(join) || !leaves_rows_out(build) || !is_likely_small(build) {
+    if !has_workers || !can_have_rows(join, side) || !leaves_rows_out(read) || !is_likely_small(read) {
         return None;
     }
-    let sent = targets(join).into_iter().filter(|(target, _)| target.is_sent);
+    let sent = targets(join, side).into_iter().filter(|(target, _)| target.is_sent);
     let bytes: u64 = sent.map(|(target, _)| bytes_of(&target)).sum();
-    (bytes >= worth).then_some(By::Workers)
+    (bytes >= worth.sent).then_some(By::Workers)
 }
 
-/// Whether rows can take the place of a join's build side. What comes out of one that all tasks have may not be its
-/// rows: each of them would come out of every task.
-fn can_have_rows(join: &HashJoinExec) -> bool {
+/// Whether rows can take the place of a join's input. What comes out of one that all tasks have may not be its rows:
+/// each of them would come out of every task.
+fn can_have_rows(join: &HashJoinExec, side: JoinSide) -> bool {
     match join.partition_mode() {
-        PartitionMode::CollectLeft => gives_probed_rows_only(*join.join_type()),
-        _ => matches!(join.left().output_partitioning(), Partitioning::Hash(..)),
+        PartitionMode::CollectLeft => side == JoinSide::Left && gives_probed_rows_only(*join.join_type()),
+        _ => matches!(input(join, side).output_partitioning(), Partitioning::Hash(..)),
     }
 }
 
-/// Whether keys of a build side may be missing that the other side has.
-fn leaves_rows_out(build: &Arc<dyn ExecutionPlan>) -> bool {
-    build
+/// Whether keys of an input may be missing that the other side has. What a join or a limit above it fills in later
+/// does not count.
+fn leaves_rows_out(input: &Arc<dyn ExecutionPlan>) -> bool {
+    let asks = |filter: &Arc<dyn PhysicalExpr>| {
+        let is_dynamic =
+            |part: &&Arc<dyn PhysicalExpr>| DynamicFilterTracking::classify(part).contains_dynamic_filter();
+        split_conjunction(filter).iter().any(|part| !is_dynamic(part))
+    };
+    input
         .exists(|node| {
-            let filtered = scan::files_of(node).is_some_and(|scan| scan.file_source().filter().is_some());
-            Ok(filtered || node.is::<FilterExec>())
+            let filter = scan::files_of(node).and_then(|scan| scan.file_source().filter());
+            Ok(node.is::<FilterExec>()
+                || node.fetch().is_some()
+                || filter.is_some_and(|filter| asks(&filter)))
         })
         .unwrap_or(false)
 }
 
-/// The scans below the other side that the keys of a join say something about, and which of the keys it is.
-fn targets(join: &HashJoinExec) -> Vec<(Target, usize)> {
-    let keys = join.on().iter().enumerate();
-    let columns = keys.filter_map(|(key, (left, right))| {
+/// The scans below the other side that the keys of one say something about, and which of the keys it is.
+fn targets(join: &HashJoinExec, side: JoinSide) -> Vec<(Target, usize)> {
+    let other = input(join, side.negate());
+    let columns = join.on().iter().enumerate().filter_map(|(key, (left, right))| {
         let same =
             left.data_type(&join.left().schema()).ok()? == right.data_type(&join.right().schema()).ok()?;
-        let column = right.downcast_ref::<Column>().filter(|_| same)?;
+        let of_other = if side == JoinSide::Right { left } else { right };
+        let column = of_other.downcast_ref::<Column>().filter(|_| same)?;
         Some((key, column.index()))
     });
     columns
-        .flat_map(|(key, column)| {
-            narrow::targets(join.right(), column).into_iter().map(move |target| (target, key))
-        })
+        .flat_map(|(key, column)| narrow::targets(other, column).into_iter().map(move |target| (target, key)))
         .collect()
 }
 
-/// Bytes of the columns that a scan reads, by their share of the table's.
+/// Bytes that a scan gives if nothing is left out, by its columns' least width; by its share of the files where it
+/// is not known how many rows there are.
 fn bytes_of(target: &Target) -> u64 {
     let Some(scan) = scan::files_of(&target.scan) else { return 0 };
-    let all = scan.file_source().table_schema().table_schema().fields().len().max(1) as u64;
-    let given = target.scan.schema().fields().len() as u64;
-    scan::file_bytes(scan) * given.min(all) / all
+    let given = target.scan.schema().fields().len().max(1) as u64;
+    let expected = StatisticsContext::new().compute(target.scan.as_ref(), &StatisticsArgs::new()).ok();
+    match expected.and_then(|expected| expected.num_rows.get_value().copied()) {
+        Some(rows) => rows as u64 * given * LEAST_WIDTH,
+        None => {
+            let all = scan.file_source().table_schema().table_schema().fields().len().max(1) as u64;
+            scan::file_bytes(scan) * given.min(all) / all
+        }
+    }
 }
 
 /// Whether so few rows are expected that they can be brought here. Groups that are left out by what was computed of
@@ -270,37 +298,36 @@ fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
     plan.children().into_iter().map(bytes_to_read).sum()
 }
 
-/// The build side without what only brings its rows to the join.
-fn build_of(join: &HashJoinExec) -> &Arc<dyn ExecutionPlan> {
-    let build = join.left();
-    if let Some(repartition) = build.downcast_ref::<RepartitionExec>() {
+/// An input without what only brings its rows to the join.
+fn without_exchange(input: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {
+    if let Some(repartition) = input.downcast_ref::<RepartitionExec>() {
         return repartition.input();
     }
-    match build.downcast_ref::<CoalescePartitionsExec>() {
+    match input.downcast_ref::<CoalescePartitionsExec>() {
         Some(coalesce) if coalesce.fetch().is_none() => coalesce.input(),
-        _ => build,
+        _ => input,
     }
 }
 
-async fn read_here(join: &HashJoinExec, context: &Arc<TaskContext>) -> DfResult<Vec<RecordBatch>> {
+async fn read_here(input: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DfResult<Vec<RecordBatch>> {
     // A copy, as some operators run only once.
-    let build = scan::prepare(reset_plan_states(Arc::clone(join.left()))?, context, scan::Rows::Stay)?;
-    collect(build, Arc::clone(context)).await
+    let input = scan::prepare(reset_plan_states(Arc::clone(input))?, context, scan::Rows::Stay)?;
+    collect(input, Arc::clone(context)).await
 }
 
-/// The rows of a build side from the workers; `None` where they are too many, or where its run fails: the plan's own
+/// The rows of an input from the workers; `None` where they are too many, or where its run fails: the plan's own
 /// run fails in the same way then, and knows what to do about it.
 async fn brought(
-    join: &HashJoinExec,
+    input: &Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
     workers: &dyn Workers,
-    least_sent: u64,
+    worth: Worth,
     stages: &mut Vec<StageReports>,
 ) -> Result<Option<Vec<RecordBatch>>> {
-    let build = reset_plan_states(Arc::clone(build_of(join))).map_err(from_datafusion)?;
-    let build = Box::pin(read_where(build, context, Some(workers), least_sent)).await?;
-    stages.extend(build.stages);
-    let (mut stream, reports) = match workers.run(build.plan).await {
+    let input = reset_plan_states(Arc::clone(without_exchange(input))).map_err(from_datafusion)?;
+    let input = Box::pin(read_by(input, context, Some(workers), worth)).await?;
+    stages.extend(input.stages);
+    let (mut stream, reports) = match workers.run(input.plan).await {
         Ok(running) => running,
         Err(error) => {
             tracing::debug!(%error, "a build side was not read beforehand");
@@ -327,15 +354,17 @@ async fn brought(
     Ok(Some(rows))
 }
 
-/// The plan with the rows of a join's build side, and with what their keys say in the scans of the other side.
+/// The plan with the rows of a join's input, and with what their keys say in the scans of the other one.
 fn placed(
     plan: &Arc<dyn ExecutionPlan>,
     found: &Candidate,
     join: &HashJoinExec,
     rows: &[RecordBatch],
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let left = with_rows(join, rows, found.by)?.unwrap_or_else(|| Arc::clone(join.left()));
-    let right = narrow::with_conditions(Arc::clone(join.right()), &conditions(join, rows)?)?;
+    let (side, other) = (found.side, found.side.negate());
+    let read = with_rows(join, side, rows, found.by)?.unwrap_or_else(|| Arc::clone(input(join, side)));
+    let narrowed = narrow::with_conditions(Arc::clone(input(join, other)), &conditions(join, side, rows)?)?;
+    let (left, right) = if side == JoinSide::Right { (narrowed, read) } else { (read, narrowed) };
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     let joined = Arc::clone(&found.join).replace_children(vec![left, right], options)?;
     let replaced = Arc::clone(plan).transform_down(|node| {
@@ -347,16 +376,21 @@ fn placed(
     Ok(replaced.data)
 }
 
-fn conditions(join: &HashJoinExec, rows: &[RecordBatch]) -> DfResult<Vec<(Target, Arc<dyn PhysicalExpr>)>> {
+fn conditions(
+    join: &HashJoinExec,
+    side: JoinSide,
+    rows: &[RecordBatch],
+) -> DfResult<Vec<(Target, Arc<dyn PhysicalExpr>)>> {
     let mut conditions = Vec::new();
-    let targets = targets(join);
-    for (number, (of_build, _)) in join.on().iter().enumerate() {
+    let targets = targets(join, side);
+    for (number, (left, right)) in join.on().iter().enumerate() {
+        let key = if side == JoinSide::Right { right } else { left };
         let mut of_key = targets.iter().filter(|(_, key)| *key == number).peekable();
         if of_key.peek().is_none() {
             continue;
         }
-        let Some(keys) = Keys::of(rows, of_build)? else { continue };
-        if keys.are_many() && !leaves_rows_out(join.left()) {
+        let Some(keys) = Keys::of(rows, key)? else { continue };
+        if keys.are_many() && !leaves_rows_out(input(join, side)) {
             continue;
         }
         for (target, _) in of_key {
@@ -369,14 +403,20 @@ fn conditions(join: &HashJoinExec, rows: &[RecordBatch]) -> DfResult<Vec<(Target
     Ok(conditions)
 }
 
-/// The rows of a join's build side as its input; `None` where they are too many to travel, or to be read once more
+/// The rows of a join's input in its place; `None` where they are too many to travel, or to be read once more
 /// than to be sent.
-fn with_rows(join: &HashJoinExec, rows: &[RecordBatch], by: By) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
-    if !can_have_rows(join) {
+fn with_rows(
+    join: &HashJoinExec,
+    side: JoinSide,
+    rows: &[RecordBatch],
+    by: By,
+) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    if !can_have_rows(join, side) {
         return Ok(None);
     }
     let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    let schema = join.left().schema();
+    let before = input(join, side);
+    let schema = before.schema();
     let rows = concat_batches(&schema, rows)?;
     let columns = rows.columns().iter().map(scan::owned).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(count));
@@ -388,7 +428,7 @@ fn with_rows(join: &HashJoinExec, rows: &[RecordBatch], by: By) -> DfResult<Opti
     let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?;
     match join.partition_mode() {
         PartitionMode::CollectLeft => Ok(Some(leaf)),
-        _ => Ok(Some(Arc::new(RepartitionExec::try_new(leaf, join.left().output_partitioning().clone())?))),
+        _ => Ok(Some(Arc::new(RepartitionExec::try_new(leaf, before.output_partitioning().clone())?))),
     }
 }
 

@@ -135,6 +135,13 @@ async fn answers_stay_when_workers_read_build_sides_first() {
         ),
         (
             format!(
+                "SELECT count(*) FROM (SELECT * FROM supplier WHERE s_key IN ({few})) s \
+                 WHERE NOT EXISTS (SELECT 1 FROM item WHERE i_supplier = s_key AND i_quantity <> s_nation)"
+            ),
+            1,
+        ),
+        (
+            format!(
                 "SELECT count(*) FROM ({few}) f WHERE NOT EXISTS (SELECT 1 FROM supplier WHERE s_key = i_supplier)"
             ),
             1,
@@ -143,7 +150,7 @@ async fn answers_stay_when_workers_read_build_sides_first() {
             format!(
                 "SELECT count(*) FROM (SELECT * FROM supplier ORDER BY s_nation, s_key LIMIT 500) WHERE s_key IN ({few})"
             ),
-            0,
+            1,
         ),
         (
             format!(
@@ -158,7 +165,7 @@ async fn answers_stay_when_workers_read_build_sides_first() {
         let here = Here { context: context.clone(), ran: Mutex::default() };
         let plan = planned(&context, &sql).await;
         let before = shown(&plan);
-        let read = read_where(plan, &context.task_ctx(), Some(&here), 1).await.unwrap();
+        let read = read_by(plan, &context.task_ctx(), Some(&here), Worth { here: 0, sent: 1 }).await.unwrap();
         let after = shown(&read.plan);
         assert_eq!(answer(&context, read.plan).await, expected, "{sql}\n{before}\n{after}");
         let ran = here.ran.lock();

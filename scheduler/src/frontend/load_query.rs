@@ -30,8 +30,9 @@ pub(super) struct LoadQuery {
 impl RunQuery for LoadQuery {
     async fn stage(&self, spec: &LoadSpec, interval: &Interval, scope: &WriteScope) -> Result<Vec<Written>> {
         let query = dialect::parse_query(&spec.query)?;
-        let mut session = Session::new(LOADS, self.session.clone(), None);
-        session.state.mark_start_execution();
+        let mut state = self.session.clone();
+        state.mark_start_execution();
+        let session = Session::new(LOADS, state, None);
         let plan = plan_query(&session.state, query).await?;
         let plan = LoadDef::bind(plan, interval.from, interval.to)?;
         let planned = plan_for(&self.runner.engines, EngineChoice::Auto, &session.state, &plan).await?;

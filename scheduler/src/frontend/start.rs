@@ -17,6 +17,7 @@ use crate::loads::{Loads, LoadsOptions, SystemClock};
 use crate::maintenance::{Optimizer, TargetSize, Upkeep};
 use crate::pipelines::{EngineRunner, Pipelines};
 use crate::staged;
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use std::sync::{Arc, OnceLock};
@@ -88,7 +89,7 @@ impl Node {
             turns: None,
         };
         let unasked = Optimizer {
-            context: memory::limited(&optimizer.context, memory),
+            context: Arc::new(memory::limited(TaskContext::from(&fresh), memory)),
             turns: Some(gate.clone()),
             ..optimizer.clone()
         };

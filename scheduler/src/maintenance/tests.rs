@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::execution::TaskContext;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use std::sync::Arc;
@@ -129,7 +130,8 @@ fn as_many_files_are_written_at_once_as_fit() {
     let mut optimizer = optimizer(Arc::default());
     assert_eq!(optimizer.bins_at_once(TargetSize(10)), 5);
     assert_eq!(optimizer.bins_at_once(TargetSize(1000)), 1);
-    optimizer.context = memory::limited(&optimizer.context, 60);
+    let context = TaskContext::from(&optimizer.state);
+    optimizer.context = Arc::new(memory::limited(context, 60));
     assert_eq!(optimizer.bins_at_once(TargetSize(10)), 3, "the job has less");
 }
 
