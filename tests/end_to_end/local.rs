@@ -46,7 +46,8 @@ fn optimize_and_loads_are_jobs_within_their_memory() {
     assert!(!little.status.success() && words.contains("TM-3004") && words.contains("100.0 KB"), "{words}");
     let enough = "OPTIMIZE t ZORDER BY (a, b); \
                   SELECT lane, status FROM tidemill.jobs WHERE sql LIKE 'OPTIMIZE%' AND status = 'done'";
-    assert_eq!(stdout(&sql(folder.path(), enough)), "lane,status\nheavy,done\n");
+    let told = stdout(&sql(folder.path(), enough));
+    assert!(told.ends_with("lane,status\nheavy,done\n"), "{told}");
 
     let load = format!(
         "CREATE CONNECTION export WITH (connector = 'files', format = 'parquet'); \
@@ -56,7 +57,8 @@ fn optimize_and_loads_are_jobs_within_their_memory() {
          SELECT status, count(*) AS n FROM tidemill.jobs WHERE \"user\" = 'loads' GROUP BY status",
         folder.path().join("out").display()
     );
-    assert_eq!(stdout(&sql(folder.path(), &load)), "status,n\ndone,1\n");
+    let told = stdout(&sql(folder.path(), &load));
+    assert!(told.ends_with("status,n\ndone,1\n"), "{told}");
 }
 
 #[test]
