@@ -26,7 +26,7 @@ pub(super) struct TableColumns {
 
 enum Item {
     Column(Box<ColumnDef>),
-    Check(Option<String>, Expr),
+    Check(Option<String>, Box<Expr>),
 }
 
 /// Begins at the parenthesis. `table` names constraints that have no name.
@@ -37,7 +37,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, table: &str) -> Result<TableColumns
         let mut column = match item {
             Item::Column(column) => *column,
             Item::Check(name, condition) => {
-                checks.push((name, format!("{table}_check"), condition));
+                checks.push((name, format!("{table}_check"), *condition));
                 continue;
             }
         };
@@ -94,7 +94,7 @@ fn item(cursor: &mut Cursor<'_>) -> Result<Item> {
             cursor.expect_token(&Token::LParen)?;
             let condition = cursor.expr()?;
             cursor.expect_token(&Token::RParen)?;
-            Ok(Item::Check(name, condition))
+            Ok(Item::Check(name, Box::new(condition)))
         }
         _ if name.is_some() => Err(cursor.expected("`CHECK`")),
         _ => cursor.column().map(|column| Item::Column(Box::new(column))),
