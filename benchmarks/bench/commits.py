@@ -119,7 +119,7 @@ def sink(arguments: argparse.Namespace) -> tuple[dict, str, list[str]]:
         faults.append("the table did not look after itself: it was never compacted")
     faults += flat(points.points)
     text = (
-        f"## A sink table\n\n{commits:,} INSERTs of {rows} rows, one after the other, into a folder. The table was "
+        f"# A sink table\n\n{commits:,} INSERTs of {rows} rows, one after the other, into a folder. The table was "
         f"compacted {compacted} times without being asked; at version {version:,} it has {files:,} files, and its log "
         f"{entries:,}.\n\n{described(points.points)}\n\n"
         "![rate and memory](commits-sink.svg)"
@@ -237,7 +237,7 @@ def shared(arguments: argparse.Namespace) -> tuple[dict, str, list[str]]:
     draw(points.points, "Two writers and OPTIMIZE on one table", arguments.results / "commits-shared.svg")
     commits = sum(state.confirmed)
     text = (
-        f"## Two writers and OPTIMIZE on one table\n\nTwo servers on one lake on S3 ({endpoint}), a writer and a "
+        f"# Two writers and OPTIMIZE on one table\n\nTwo servers on one lake on S3 ({endpoint}), a writer and a "
         f"reader on each, OPTIMIZE on the first: {commits:,} INSERTs of {state.rows} rows in {seconds:.0f} s, "
         f"{state.optimized} OPTIMIZEs, {state.reads:,} reads. At version {version:,} the table has {files:,} files. "
         f"{len(state.faults)} faults.\n\n{described(points.points)}\n\n![rate and memory](commits-shared.svg)"
@@ -281,14 +281,13 @@ def draw(points: list[dict], title: str, file: Path) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     parts = {SINK: sink, SHARED: shared}
-    results, texts, faults = {}, ["# Commits into one table"], []
+    faults = []
     for name in arguments.only:
-        results[name], text, found = parts[name](arguments)
-        texts.append(text)
+        result, text, found = parts[name](arguments)
+        if found:
+            text += "\n\nFaults:\n\n" + "\n".join(f"- {fault}" for fault in found[:SHOWN])
+        result = {"rows": arguments.rows, **result}
+        report.write(arguments.results, f"commits-{name}", arguments.program, result, text)
         faults += found
-    if faults:
-        texts.append("Faults:\n\n" + "\n".join(f"- {fault}" for fault in faults[:SHOWN]))
-    result = {"rows": arguments.rows, **results}
-    report.write(arguments.results, "commits", arguments.program, result, "\n\n".join(texts))
     if faults:
         raise SystemExit(f"{len(faults)} faults, see above")

@@ -213,7 +213,10 @@ def running(tables: dict[str, Path], options: argparse.Namespace) -> Iterator[li
             # The cluster's two engines share its executors, of one core each.
             executors = 0 if engine == IN_PROCESS else cores
             if executors not in servers:
-                servers[executors] = stack.enter_context(Server(options.program, executors, cores))
+                # Each executor's, and the scheduler's.
+                limit = options.memory_gib and (options.memory_gib << 30) // max(1, executors)
+                settings = {"memory_limit_bytes": limit} if limit else {}
+                servers[executors] = stack.enter_context(Server(options.program, executors, cores, settings))
                 declare(servers[executors], tables)
             found.append(stack.enter_context(contextlib.closing(Tidemill(servers[executors], engine, limit_seconds))))
         for engine in options.peers:

@@ -73,6 +73,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engines", nargs="*", choices=OURS, default=OURS, help="Tidemill's; all by default")
     parser.add_argument("--peers", nargs="*", choices=TITLES, default=["datafusion"], help="default: datafusion")
     parser.add_argument("--peer-memory-gib", type=int, default=5, help="Spark's heap and DuckDB's buffers; default 5")
+    parser.add_argument(
+        "--memory-gib",
+        type=int,
+        help="of the in-process engine, and of the cluster's executors together; default: Tidemill's own choice, which "
+        "takes the machine to be one process's",
+    )
     parser.add_argument("--queries", nargs="*", help="for example q01 q18; all by default")
     parser.add_argument(
         "--limit-seconds",
@@ -233,6 +239,8 @@ def save(
         "rounds": held,
         "rounds_asked_for": arguments.rounds,
         "cores": arguments.cores,
+        "memory_gib": arguments.memory_gib,
+        "peer_memory_gib": arguments.peer_memory_gib,
         "rows": sizes,
         "wrong": wrong,
         "seconds": times,

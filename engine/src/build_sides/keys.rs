@@ -8,7 +8,6 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result as DfResult, ScalarValue, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{
@@ -139,16 +138,15 @@ fn in_order(key: i64) -> u64 {
 /// `is_key(key, set)`: whether an integer is one of a set, in the form that travels.
 pub(crate) fn is_key() -> Arc<ScalarUDF> {
     static IS_KEY: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-        Arc::new(ScalarUDF::from(IsKey { signature: Signature::any(2, Volatility::Immutable) }))
+        let signature = Signature::any(2, Volatility::Immutable);
+        Arc::new(ScalarUDF::from(IsKey { set: None, signature }))
     });
     IS_KEY.clone()
 }
 
 /// Whether a condition asks a set of keys.
 pub(crate) fn asks_keys(condition: &Arc<dyn PhysicalExpr>) -> bool {
-    let condition = condition.as_ref();
-    ScalarFunctionExpr::try_downcast_func::<IsKey>(condition).is_some()
-        || ScalarFunctionExpr::try_downcast_func::<IsKeyOf>(condition).is_some()
+    ScalarFunctionExpr::try_downcast_func::<IsKey>(condition.as_ref()).is_some()
 }
 
 /// The condition with its sets of keys read, as it is evaluated for many batches; `None` where it has none.
@@ -162,8 +160,9 @@ pub(crate) fn ready(
         };
         let [key, set] = function.args() else { return Ok(Transformed::no(part)) };
         let Some(set) = set.downcast_ref::<Literal>() else { return Ok(Transformed::no(part)) };
-        let set = IsKeyOf::new(&decoded(set.value())?);
-        Ok(Transformed::yes(call(Arc::new(ScalarUDF::from(set)), vec![Arc::clone(key)], schema)?))
+        let set = Some(Arc::new(LookUp::of(&decoded(set.value())?)));
+        let asks = IsKey { set, signature: Signature::any(1, Volatility::Immutable) };
+        Ok(Transformed::yes(call(Arc::new(ScalarUDF::from(asks)), vec![Arc::clone(key)], schema)?))
     })?;
     Ok(ready.transformed.then_some(ready.data))
 }
@@ -184,9 +183,32 @@ fn decoded(set: &ScalarValue) -> DfResult<RoaringTreemap> {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct IsKey {
+    /// Read already; the column is the only argument then.
+    set: Option<Arc<LookUp>>,
     signature: Signature,
+}
+
+impl IsKey {
+    /// Two sets are the same one only if they are one.
+    fn identity(&self) -> Option<*const LookUp> {
+        self.set.as_ref().map(Arc::as_ptr)
+    }
+}
+
+impl PartialEq for IsKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for IsKey {}
+
+impl Hash for IsKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 impl ScalarUDFImpl for IsKey {
@@ -203,57 +225,13 @@ impl ScalarUDFImpl for IsKey {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        match args.args.as_slice() {
-            [key, ColumnarValue::Scalar(set)] => LookUp::of(&decoded(set)?).ask(key, args.number_rows),
+        match (&self.set, args.args.as_slice()) {
+            (Some(set), [key]) => set.ask(key, args.number_rows),
+            (None, [key, ColumnarValue::Scalar(set)]) => {
+                LookUp::of(&decoded(set)?).ask(key, args.number_rows)
+            }
             _ => plan_err!("is_key takes a column and the bytes of a set"),
         }
-    }
-}
-
-/// [`IsKey`] with its set.
-#[derive(Debug)]
-struct IsKeyOf {
-    keys: Arc<LookUp>,
-    signature: Signature,
-}
-
-impl IsKeyOf {
-    fn new(keys: &RoaringTreemap) -> Self {
-        Self { keys: Arc::new(LookUp::of(keys)), signature: Signature::any(1, Volatility::Immutable) }
-    }
-}
-
-/// Two sets are the same one only if they are one.
-impl PartialEq for IsKeyOf {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.keys, &other.keys)
-    }
-}
-
-impl Eq for IsKeyOf {}
-
-impl Hash for IsKeyOf {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.keys).hash(state);
-    }
-}
-
-impl ScalarUDFImpl for IsKeyOf {
-    fn name(&self) -> &str {
-        "is_key"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
-        Ok(DataType::Boolean)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let [key] = take_function_args(self.name(), args.args)?;
-        self.keys.ask(&key, args.number_rows)
     }
 }
 

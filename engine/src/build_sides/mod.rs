@@ -174,7 +174,8 @@ fn reader_of(join: &HashJoinExec, side: JoinSide, has_workers: bool, worth: Wort
     if side == JoinSide::Left && bytes_to_read(read).is_some_and(|bytes| bytes <= worth.here) {
         return Some(By::Us);
     }
-    if !has_workers || !can_have_rows(join, side) || !leaves_rows_out(read) || !is_likely_small(read) {
+    let may_be_small = || is_likely_small(read) || may_prove_small(read, input(join, side.negate()));
+    if !has_workers || !can_have_rows(join, side) || !leaves_rows_out(read) || !may_be_small() {
         return None;
     }
     let sent = targets(join, side).into_iter().filter(|(target, _)| target.is_sent);
@@ -229,8 +230,7 @@ fn targets(join: &HashJoinExec, side: JoinSide) -> Vec<(Target, usize)> {
 fn bytes_of(target: &Target) -> u64 {
     let Some(scan) = scan::files_of(&target.scan) else { return 0 };
     let given = target.scan.schema().fields().len().max(1) as u64;
-    let expected = StatisticsContext::new().compute(target.scan.as_ref(), &StatisticsArgs::new()).ok();
-    match expected.and_then(|expected| expected.num_rows.get_value().copied()) {
+    match expected_rows(&target.scan) {
         Some(rows) => rows as u64 * given * LEAST_WIDTH,
         None => {
             let all = scan.file_source().table_schema().table_schema().fields().len().max(1) as u64;
@@ -248,9 +248,23 @@ fn is_likely_small(build: &Arc<dyn ExecutionPlan>) -> bool {
             Ok(filter.is_some_and(|filter| below_plain(filter.input()).is::<AggregateExec>()))
         })
         .unwrap_or(false);
-    let expected = StatisticsContext::new().compute(build.as_ref(), &StatisticsArgs::new()).ok();
-    let rows = expected.and_then(|expected| expected.num_rows.get_value().copied());
-    leaves_out_groups || rows.is_some_and(|rows| rows <= MOST_EXPECTED_ROWS)
+    leaves_out_groups || expected_rows(build).is_some_and(|rows| rows <= MOST_EXPECTED_ROWS)
+}
+
+/// Whether an input is worth a try though many rows are expected. A fifth of them is expected to pass a condition that
+/// statistics say nothing about, and as a rule it is far fewer. Its rows come while files are read: that they are too
+/// many is known before most of the work is done.
+fn may_prove_small(read: &Arc<dyn ExecutionPlan>, other: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_fewer = match (expected_rows(read), expected_rows(other)) {
+        (Some(rows), Some(others)) => rows < others,
+        _ => false,
+    };
+    is_fewer && comes_row_by_row(read)
+}
+
+fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+    let expected = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
+    expected.and_then(|expected| expected.num_rows.get_value().copied())
 }
 
 fn below_plain(plan: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {
@@ -287,15 +301,24 @@ fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
     if plan.is::<DataSourceExec>() {
         return scan::files_of(plan).map(scan::file_bytes);
     }
-    let plain = plan.is::<FilterExec>()
-        || plan.is::<ProjectionExec>()
-        || plan.is::<CoalescePartitionsExec>()
-        || plan.is::<RepartitionExec>()
-        || plan.is::<HashJoinExec>();
-    if !plain {
+    if !passes_rows_on(plan) {
         return None;
     }
     plan.children().into_iter().map(bytes_to_read).sum()
+}
+
+/// Whether nothing between the files and the rows waits for all of what is below it, but the build sides of joins.
+fn comes_row_by_row(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let reads = plan.is::<DataSourceExec>() && scan::files_of(plan).is_some();
+    reads || (passes_rows_on(plan) && plan.children().into_iter().all(comes_row_by_row))
+}
+
+fn passes_rows_on(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<FilterExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<RepartitionExec>()
+        || plan.is::<HashJoinExec>()
 }
 
 /// An input without what only brings its rows to the join.

@@ -175,3 +175,21 @@ async fn answers_stay_when_workers_read_build_sides_first() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_input_of_unknown_conditions_is_tried_where_its_rows_come_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(folder.path()).await;
+    let unknown = "SELECT i_supplier FROM item WHERE i_key * i_quantity % 11 = 3";
+    let joined = format!("SELECT s_nation FROM ({unknown}) i, supplier WHERE i_supplier = s_key");
+    let grouped = format!("{unknown} GROUP BY i_supplier");
+    let (all, fewer) = ("SELECT i_key FROM item", "SELECT n_key FROM nation");
+    let [some, joined, grouped, all, fewer] =
+        futures::future::join_all([unknown, &joined, &grouped, all, fewer].map(|sql| planned(&context, sql)))
+            .await
+            .try_into()
+            .unwrap();
+    assert!(may_prove_small(&some, &all) && may_prove_small(&joined, &all), "{}", shown(&joined));
+    assert!(!may_prove_small(&some, &fewer), "more are expected than there are on the other side");
+    assert!(!may_prove_small(&grouped, &all), "groups come when all is read: {}", shown(&grouped));
+}
