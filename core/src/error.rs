@@ -241,6 +241,10 @@ impl From<arrow::error::ArrowError> for Error {
                 Ok(error) => *error,
                 Err(other) => Error::internal(other),
             },
+            arrow::error::ArrowError::IoError(_, io) if io.kind() == std::io::ErrorKind::StorageFull => {
+                Error::new(Code::NoSpace, io.to_string()).hint("free some space and try again")
+            }
+            arrow::error::ArrowError::IoError(_, io) => Error::new(Code::ExternalFailure, io.to_string()),
             other => Error::new(Code::BadData, other.to_string()),
         }
     }

@@ -25,14 +25,7 @@ fn classify(error: &DataFusionError) -> Error {
         DataFusionError::Shared(inner) => classify(inner),
         DataFusionError::Collection(errors) if !errors.is_empty() => classify(&errors[0]),
         DataFusionError::ArrowError(error, _) => from_arrow(error),
-        DataFusionError::ParquetError(error) => match &**error {
-            ParquetError::External(inner) => carried(inner.as_ref(), Code::ExternalFailure),
-            ParquetError::NYI(message) => Error::new(Code::Unsupported, format!("Parquet: {message}")),
-            other => {
-                let message = format!("a Parquet file does not read: {}", plain(&other.to_string()));
-                Error::new(Code::BadData, message).hint("see whether the file is whole, and Parquet at all")
-            }
-        },
+        DataFusionError::ParquetError(error) => from_parquet(error),
         DataFusionError::SchemaError(error, _) => from_schema(error),
         DataFusionError::SQL(error, _) => {
             Error::new(Code::Syntax, error.to_string().replace("sql parser error: ", ""))
@@ -66,21 +59,46 @@ fn carried(error: &(dyn std::error::Error + Send + Sync + 'static), code: Code) 
     if let Some(inner) = error.downcast_ref::<ArrowError>() {
         return from_arrow(inner);
     }
+    if let Some(inner) = error.downcast_ref::<ParquetError>() {
+        return from_parquet(inner);
+    }
+    if let Some(inner) = error.downcast_ref::<std::io::Error>() {
+        return from_io(inner);
+    }
     match error.downcast_ref::<object_store::Error>() {
         Some(inner) => Error::from(inner),
         None => Error::new(code, plain(&error.to_string())),
     }
 }
 
+fn from_parquet(error: &ParquetError) -> Error {
+    match error {
+        ParquetError::External(inner) => carried(inner.as_ref(), Code::ExternalFailure),
+        ParquetError::NYI(message) => Error::new(Code::Unsupported, format!("Parquet: {message}")),
+        other => {
+            let message = format!("a Parquet file does not read: {}", plain(&other.to_string()));
+            Error::new(Code::BadData, message).hint("see whether the file is whole, and Parquet at all")
+        }
+    }
+}
+
 fn from_arrow(error: &ArrowError) -> Error {
     match error {
+        ArrowError::IoError(_, io) => from_io(io),
         ArrowError::ExternalError(inner) => carried(inner.as_ref(), Code::Internal),
         ArrowError::NotYetImplemented(message) => Error::new(Code::Unsupported, plain(message)),
         other => Error::new(Code::BadData, plain(&other.to_string())),
     }
 }
 
+/// How DataFusion says that files of spilled rows have become too many.
+const SPILL_LIMIT: &str = "used disk space during the spilling process";
+
 fn from_io(error: &std::io::Error) -> Error {
+    if error.to_string().contains(SPILL_LIMIT) {
+        return Error::new(Code::ResourcesExhausted, error.to_string())
+            .hint("read less at a time, or raise datafusion.runtime.max_temp_directory_size");
+    }
     if error.kind() == ErrorKind::Other
         && let Some(inner) = error.get_ref()
     {
@@ -204,6 +222,12 @@ mod tests {
             (ParquetError::General("Invalid magic".to_owned()).into(), Code::BadData),
             (std::io::Error::from(ErrorKind::PermissionDenied).into(), Code::AccessDenied),
             (ArrowError::NotYetImplemented("that".to_owned()).into(), Code::Unsupported),
+            // As a spilled batch that finds no room.
+            (ArrowError::from(std::io::Error::from(ErrorKind::StorageFull)).into(), Code::NoSpace),
+            (
+                std::io::Error::other(format!("The {SPILL_LIMIT} has exceeded")).into(),
+                Code::ResourcesExhausted,
+            ),
         ] {
             let error = from_datafusion(error);
             assert_eq!(error.code, code, "{error}");

@@ -6,6 +6,7 @@
 
 mod count_distinct;
 mod decimals;
+mod not_in;
 mod single_value;
 mod utc_trunc;
 
@@ -17,6 +18,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use decimals::ExactNumbers;
+use not_in::NotInWithNulls;
 use single_value::{SingleValues, single_value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -75,8 +77,8 @@ fn free<F>(
 pub(crate) fn with_functions(builder: SessionStateBuilder) -> SessionStateBuilder {
     let ours = decimals::functions().into_iter().chain([zorder(), utc_trunc(), is_key()]);
     let aggregates = [count_distinct(), single_value()];
-    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
-        [Arc::new(SingleValues), Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
+    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 4] =
+        [Arc::new(NotInWithNulls), Arc::new(SingleValues), Arc::new(GroupedSets), Arc::new(TruncateInUtc)];
     builder
         .with_expr_planners(vec![Arc::new(ExactNumbers::default())])
         .with_optimizer_rules(rules.into_iter().chain(Optimizer::new().rules).collect())

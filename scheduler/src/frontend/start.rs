@@ -90,6 +90,8 @@ impl Node {
         };
         let unasked = Optimizer {
             context: Arc::new(memory::limited(TaskContext::from(&fresh), memory)),
+            // So many tables are compacted at a time.
+            memory: memory / config.maintenance.concurrency.max(1),
             turns: Some(gate.clone()),
             ..optimizer.clone()
         };

@@ -14,6 +14,7 @@
 mod definitions;
 mod files;
 mod information;
+mod pinned;
 mod provider;
 mod schema;
 mod system;
@@ -24,6 +25,7 @@ mod views;
 mod tests;
 
 pub use definitions::Change;
+pub use pinned::pinned;
 pub use provider::Catalog;
 pub use system::SystemTables;
 pub(crate) use versions::Past;

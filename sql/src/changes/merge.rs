@@ -110,6 +110,19 @@ impl<'a> MergeQueries<'a> {
         )
     }
 
+    /// All that decides what happens to a row, to be looked at and not to be run.
+    pub fn conditions(&self) -> String {
+        let conditions = self.merge.clauses.iter().filter_map(|clause| clause.condition.as_deref());
+        let all: Vec<String> =
+            [self.merge.on.as_str()].into_iter().chain(conditions).map(|text| format!("({text})")).collect();
+        format!(
+            "SELECT 1 FROM {} CROSS JOIN {} WHERE {}",
+            self.target.table(),
+            self.source_table(),
+            all.join(" AND ")
+        )
+    }
+
     /// All rows of the target's touched files and of the source, with what happens to them.
     pub fn merged(&self) -> Result<String> {
         let kinds = [MergeWhen::Matched, MergeWhen::NotMatchedBySource];

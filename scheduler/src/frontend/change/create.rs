@@ -53,6 +53,7 @@ impl SqlFrontend {
         let work = Work {
             runner: self.runner.clone(),
             session: session.clone(),
+            state: session.state.clone(),
             engine: session.engine,
             context: session.state.task_ctx(),
             lake: self.definer.lake.clone(),
@@ -96,7 +97,17 @@ impl SqlFrontend {
             return Ok(Some(location));
         }
         if create.if_not_exists {
+            // Whoever asks for a table at a place of their own wants to find it by its name.
+            if known.is_none() {
+                self.definer.put_table(delta_table(name.clone(), &location), IfThere::Keep).await?;
+            }
             return Ok(None);
+        }
+        if !create.or_replace && known.is_none() {
+            let message = format!("there is a Delta table at {location}");
+            let external = format!("CREATE EXTERNAL TABLE {name} STORED AS DELTA LOCATION '{location}'");
+            return Err(Error::new(Code::AlreadyExists, message)
+                .hint(format!("{external} gives it the name, OR REPLACE replaces it")));
         }
         if !create.or_replace {
             return Err(Error::new(Code::AlreadyExists, format!("there is a table `{name}`"))
@@ -114,12 +125,12 @@ impl SqlFrontend {
 
 /// The query's rows as the new table takes them: for EXPLAIN, and to see what is wrong with it.
 pub(super) async fn describe(work: &Work, creation: &Creation) -> Result<LogicalPlan> {
-    creation.plan(&work.session.state).await.map(|(plan, _)| plan)
+    creation.plan(&work.state).await.map(|(plan, _)| plan)
 }
 
 /// Rows that the new table has.
 pub(super) async fn fill(work: &Work, creation: &Creation) -> Result<u64> {
-    let (lake, location, state) = (&work.lake, &creation.location, &work.session.state);
+    let (lake, location, state) = (&work.lake, &creation.location, &work.state);
     let before = match creation.create.or_replace && lake.exists(location).await? {
         true => Some(lake.snapshot(location).await?),
         false => None,
@@ -138,14 +149,14 @@ pub(super) async fn fill(work: &Work, creation: &Creation) -> Result<u64> {
     sink.options.insert("definition".to_owned(), draft.definition.clone());
     let (adds, _) = work.write_to(sink, state, &plan, false).await?;
     let rows = total(&adds);
-    creation.commit(state, draft, adds, seen).await?;
-    Ok(rows)
+    let is_made = creation.commit(state, draft, adds, seen).await?;
+    Ok(if is_made { rows } else { 0 })
 }
 
 impl Creation {
     async fn empty(&self, state: &SessionState) -> Result<()> {
         let schema = self.create.schema.clone().ok_or_else(|| Error::internal("a table without columns"))?;
-        self.commit(state, self.draft(schema).await?, Vec::new(), None).await
+        self.commit(state, self.draft(schema).await?, Vec::new(), None).await.map(|_| ())
     }
 
     async fn plan(&self, state: &SessionState) -> Result<(LogicalPlan, TableDraft)> {
@@ -172,14 +183,15 @@ impl Creation {
         self.definer.lake.draft(&self.location, schema, &options).await
     }
 
-    /// `seen` is the table that is replaced, if the rows come from it.
+    /// Whether the table was made: IF NOT EXISTS leaves one that others have made meanwhile. `seen` is the table
+    /// that is replaced, if the rows come from it.
     async fn commit(
         &self,
         state: &SessionState,
         draft: TableDraft,
         adds: Vec<Written>,
         seen: Option<Arc<dyn LakeSnapshot>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let change = Change {
             parameters: self.parameters()?,
             metrics: metrics(&adds),
@@ -200,9 +212,9 @@ impl Creation {
             change.metrics.insert("numRemovedFiles".to_owned(), change.removes.len() as u64);
             snapshot.commit(change).await.map(|_| ())
         };
-        match seen {
+        let made = match seen {
             // The rows have to be made anew where others were faster.
-            Some(seen) => attempt(Some(seen), change).await?,
+            Some(seen) => attempt(Some(seen), change).await.map(|()| true),
             None => {
                 let or_replace = self.create.or_replace;
                 // Whoever came first is replaced.
@@ -211,14 +223,39 @@ impl Creation {
                 };
                 let pauses =
                     ExponentialBuilder::default().with_jitter().with_min_delay(PAUSE).with_max_times(TRIES);
-                (|| attempt(None, change.clone())).retry(pauses).when(again).await?;
+                (|| attempt(None, change.clone())).retry(pauses).when(again).await.map(|()| true)
+            }
+        };
+        let is_made = match made {
+            Err(error) if error.code == Code::AlreadyExists && self.create.if_not_exists => false,
+            made => made?,
+        };
+        self.register().await?;
+        Ok(is_made)
+    }
+
+    /// Gives the table its name, unless it has it.
+    async fn register(&self) -> Result<()> {
+        let (catalog, name) = (&self.definer.catalog, &self.create.name);
+        let taken = |what: String| {
+            let message = format!("{what} `{name}` was made meanwhile; the rows are at {}", self.location);
+            Error::new(Code::AlreadyExists, message).hint(format!(
+                "CREATE EXTERNAL TABLE … STORED AS DELTA LOCATION '{}' names them",
+                self.location
+            ))
+        };
+        if catalog.view(name).is_some() {
+            return Err(taken("a view".to_owned()));
+        }
+        match catalog.table(name) {
+            Some(known) if store::location(&known.location)? == self.location => Ok(()),
+            Some(known) => Err(taken(format!("another table at {},", known.location))),
+            None => {
+                let table = delta_table(name.clone(), &self.location);
+                let is_lax = IfThere::of(self.create.or_replace, self.create.if_not_exists);
+                self.definer.put_table(table, is_lax).await
             }
         }
-        if self.definer.catalog.table(&self.create.name).is_some() {
-            return Ok(());
-        }
-        let table = delta_table(self.create.name.clone(), &self.location);
-        self.definer.put_table(table, IfThere::of(self.create.or_replace, false)).await
     }
 
     /// As Spark calls it.

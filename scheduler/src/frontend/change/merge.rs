@@ -1,11 +1,11 @@
 //! MERGE: one join finds the touched files, another one makes their new rows.
 
 use super::super::define::lake_sink;
-use super::work::{Read, Work, miscounted, other_tables};
+use super::work::{Read, Work, demand_repeatable, miscounted, other_tables};
 use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::sync::Arc;
 use tidemill_core::{Code, Error, Result};
 use tidemill_engine::{Alter, Change, Reads, from_datafusion};
@@ -36,10 +36,11 @@ pub(super) async fn merge(work: &Work, merge: &Merge) -> Result<u64> {
     read.snapshot.demand_writable()?;
     let queries = MergeQueries::new(&read.target, merge, source)?;
     let whole = work.over(&read, None)?;
+    demand_repeatable(&work.plan_open(&whole, &queries.conditions()).await?, "a condition of MERGE")?;
     let find = work.plan(&read, &whole, &queries.touched()).await?;
     let rewrites = queries.has(MergeWhen::Matched) || queries.has(MergeWhen::NotMatchedBySource);
     let touched: Vec<usize> = if queries.has(MergeWhen::NotMatchedBySource) {
-        read.snapshot.files(work.session.state.as_ref(), &[])?.iter().map(|file| file.number).collect()
+        read.snapshot.files(work.state.as_ref(), &[])?.iter().map(|file| file.number).collect()
     } else if rewrites {
         work.touched(&whole, &find).await?.into_keys().collect()
     } else {
@@ -106,17 +107,8 @@ async fn sides(work: &Work, merge: &Merge) -> Result<Sides> {
 
 /// The source's columns.
 async fn source_schema(work: &Work, merge: &Merge) -> Result<Schema> {
-    let plan = work.plan_open(&work.session.state, &MergeQueries::source(merge)).await?;
-    let mut volatile = false;
-    plan.apply_with_subqueries(|node| {
-        volatile |= node.expressions().iter().any(Expr::is_volatile);
-        Ok(TreeNodeRecursion::Continue)
-    })
-    .map_err(from_datafusion)?;
-    if volatile {
-        return Err(Error::new(Code::Unsupported, "a source of MERGE that changes from call to call")
-            .hint("it is read twice: CREATE TABLE … AS the source first, then MERGE that"));
-    }
+    let plan = work.plan_open(&work.state, &MergeQueries::source(merge)).await?;
+    demand_repeatable(&plan, "a source of MERGE")?;
     Ok(plan.schema().as_arrow().clone())
 }
 

@@ -136,6 +136,7 @@ impl SqlFrontend {
         Ok(Work {
             runner: self.runner.clone(),
             session: session.clone(),
+            state: session.state.clone(),
             engine: session.engine,
             context: session.state.task_ctx(),
             lake: self.definer.lake.clone(),

@@ -36,9 +36,9 @@ pub(super) async fn insert(work: &Work, insert: &Insert) -> Result<u64> {
         InsertMode::ReplaceWhere(condition) => replace_where(work, &read, insert, condition).await,
         InsertMode::Append | InsertMode::Overwrite => {
             let plan = work.close(&read, new_rows(work, &read, insert).await?).await?;
-            let (adds, _) = work.write(&work.session.state, &plan, false).await?;
+            let (adds, _) = work.write(&work.state, &plan, false).await?;
             let rows = adds.iter().map(|written| written.rows).sum();
-            let files = read.snapshot.files(work.session.state.as_ref(), &[])?;
+            let files = read.snapshot.files(work.state.as_ref(), &[])?;
             let removes = files.iter().map(|file| file.number).collect();
             let mut change = Change { removes, adds, ..Change::new("WRITE") };
             change.parameters.insert("mode".to_owned(), "Overwrite".to_owned());
@@ -94,7 +94,7 @@ async fn replacing(
 }
 
 async fn new_rows(work: &Work, read: &Read, insert: &Insert) -> Result<LogicalPlan> {
-    let plan = plan_query(&work.session.state, insert.query.clone()).await?;
+    let plan = plan_query(&work.state, insert.query.clone()).await?;
     let schema = fillable(read.snapshot.as_ref(), &insert.columns_for(&plan))?;
     insert.align(plan, &schema)
 }

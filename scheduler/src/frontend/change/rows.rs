@@ -1,6 +1,6 @@
 //! DELETE and UPDATE: find the touched files, write what they become.
 
-use super::work::{Read, Work, conditions, miscounted, other_tables, total};
+use super::work::{Read, Work, conditions, demand_repeatable, miscounted, other_tables, total};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
 use tidemill_core::Result;
@@ -31,7 +31,7 @@ pub(super) async fn delete(work: &Work, delete: &Delete) -> Result<u64> {
     if found.touched.is_empty() {
         return Ok(0);
     }
-    let files = read.snapshot.files(work.session.state.as_ref(), &[])?;
+    let files = read.snapshot.files(work.state.as_ref(), &[])?;
     let is_gone = |number: usize, hits: u64| {
         found.on_partitions
             || files.get(number).is_some_and(|file| !file.has_deleted_rows && file.rows == Some(hits))
@@ -67,7 +67,7 @@ pub(super) async fn update(work: &Work, update: &Update) -> Result<u64> {
     let found = match &update.condition {
         Some(condition) => find(work, &read, condition).await?,
         None => {
-            let files = read.snapshot.files(work.session.state.as_ref(), &[])?;
+            let files = read.snapshot.files(work.state.as_ref(), &[])?;
             let touched = work.whole(&read, &files).await?;
             Found { touched, on_partitions: false, reads: Reads::Everything }
         }
@@ -99,7 +99,7 @@ pub(super) async fn update(work: &Work, update: &Update) -> Result<u64> {
 
 /// All files go; nothing is read.
 pub(super) async fn remove_all(work: &Work, read: &Read, operation: &str) -> Result<u64> {
-    let files = read.snapshot.files(work.session.state.as_ref(), &[])?;
+    let files = read.snapshot.files(work.state.as_ref(), &[])?;
     let numbers: Vec<usize> = files.iter().map(|file| file.number).collect();
     if numbers.is_empty() {
         return Ok(0);
@@ -122,7 +122,8 @@ pub(super) struct Found {
 pub(super) async fn find(work: &Work, read: &Read, condition: &str) -> Result<Found> {
     let state = work.over(read, None)?;
     let plan = work.plan(read, &state, &changes::touched(&read.target, condition)?).await?;
-    let filters = conditions(&plan)?;
+    demand_repeatable(&plan, "a condition")?;
+    let filters = conditions(&plan);
     let on_partitions =
         !filters.is_empty() && filters.iter().all(|filter| read.snapshot.is_on_partitions(filter));
     // A subquery may read the table itself.

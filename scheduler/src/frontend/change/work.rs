@@ -11,10 +11,11 @@ use crate::engines::EngineChoice;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tidemill_engine::exec::{Tally, WriteExec, WriteSpec, collect_written, split_
 use tidemill_engine::{
     Change, JobKind, JobSpec, LakeFile, LakeFormat, LakeSnapshot, Progress, from_datafusion,
 };
+use tidemill_sql::catalog::pinned;
 use tidemill_sql::changes::{FILE_NUMBER, ROW_ACTION, Target, is_target, with_target};
 use tidemill_sql::dialect::parse_query;
 use tidemill_sql::plan_query;
@@ -51,6 +53,8 @@ type Watch = Arc<dyn Fn() -> Progress + Send + Sync>;
 pub(super) struct Work {
     pub(super) runner: Runner,
     pub(super) session: Session,
+    /// The session's; of one try, with every table as it was when the try first asked for it.
+    pub(super) state: Arc<SessionState>,
     pub(super) engine: EngineChoice,
     /// With the memory that the job may use.
     pub(super) context: Arc<TaskContext>,
@@ -83,7 +87,8 @@ impl Work {
             .with_max_times(TRIES)
             .build();
         loop {
-            match (self.attempt().await, waits.next()) {
+            let state = Arc::new(pinned(&self.session.state));
+            match (Self { state, ..self.clone() }.attempt().await, waits.next()) {
                 (Err(error), Some(wait)) if error.code == Code::Conflict => {
                     tracing::debug!(table = %self.location, %error, "a change is worked out anew");
                     tokio::time::sleep(wait).await;
@@ -126,7 +131,7 @@ impl Work {
 
     /// A session that knows the target, made of all files or of some.
     pub(super) fn over(&self, read: &Read, files: Option<&[usize]>) -> Result<SessionState> {
-        with_target(&self.session.state, read.snapshot.table(files, Some(FILE_NUMBER))?)
+        with_target(&self.state, read.snapshot.table(files, Some(FILE_NUMBER))?)
     }
 
     /// Plans a query with its parameters open.
@@ -229,7 +234,7 @@ impl Work {
 
     /// How many rows these files hold: as the log says, or as a query counts.
     pub(super) async fn rows_of(&self, read: &Read, files: &[usize]) -> Result<u64> {
-        let all = read.snapshot.files(self.session.state.as_ref(), &[])?;
+        let all = read.snapshot.files(self.state.as_ref(), &[])?;
         let known = files
             .iter()
             .map(|number| all.get(*number).filter(|file| !file.has_deleted_rows).and_then(|file| file.rows));
@@ -265,21 +270,57 @@ pub(in crate::frontend) fn other_tables(plan: &LogicalPlan) -> Result<Vec<String
     Ok(names)
 }
 
-/// The conditions of the first filter of a plan, and whether they can be repeated and have no subqueries.
-pub(super) fn conditions(plan: &LogicalPlan) -> Result<Vec<Expr>> {
+/// Refuses what may give other rows when it is asked again: a change asks for the rows that it is about more than
+/// once, and what is one row of one query and another row of the next would be lost or come twice.
+pub(super) fn demand_repeatable(plan: &LogicalPlan, what: &str) -> Result<()> {
+    let mut fault = None;
+    plan.apply_with_subqueries(|node| {
+        if node.expressions().iter().any(Expr::is_volatile) {
+            let hint = "leave random(), uuid() and the like out of it, or CREATE TABLE … AS the rows first";
+            fault = Some(("that changes from call to call", hint));
+        } else if matches!(node, LogicalPlan::Limit(limit) if !is_decided(limit)) {
+            let hint = "name all columns that it gives in its ORDER BY, or CREATE TABLE … AS its rows first";
+            fault = Some(("with a LIMIT that may give other rows each time", hint));
+        }
+        Ok(if fault.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })
+    .map_err(from_datafusion)?;
+    match fault {
+        Some((why, hint)) => Err(Error::new(Code::Unsupported, format!("{what} {why}")).hint(hint)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a LIMIT gives the same values each time: its rows are ordered by all that they have, or are all alike.
+fn is_decided(limit: &Limit) -> bool {
+    let mut node = limit.input.as_ref();
+    while let LogicalPlan::Projection(projection) = node {
+        if projection.expr.iter().all(|expr| matches!(expr, Expr::Literal(..))) {
+            return true;
+        }
+        node = projection.input.as_ref();
+    }
+    match node {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Sort(sort) => {
+            let keys: Vec<&Column> = sort.expr.iter().filter_map(|key| key.expr.try_as_col()).collect();
+            limit.input.schema().columns().iter().all(|column| keys.contains(&column))
+        }
+        _ => false,
+    }
+}
+
+/// The conditions of the first filter of a plan.
+pub(super) fn conditions(plan: &LogicalPlan) -> Vec<Expr> {
     let mut node = plan;
     loop {
         match node {
             LogicalPlan::Filter(filter) => {
-                if filter.predicate.is_volatile() {
-                    return Err(Error::new(Code::Unsupported, "a condition that changes from call to call")
-                        .hint("leave random(), uuid() and the like out of it"));
-                }
-                return Ok(split_conjunction(&filter.predicate).into_iter().cloned().collect());
+                return split_conjunction(&filter.predicate).into_iter().cloned().collect();
             }
             other => match other.inputs().first() {
                 Some(input) => node = input,
-                None => return Ok(Vec::new()),
+                None => return Vec::new(),
             },
         }
     }
