@@ -53,7 +53,7 @@ bench: release ## TPC-H, latency and Kafka to Delta, in a release build; PEERS='
 
 bench-peers: release ## TPC-H at scale factors 1 and 10 beside DataFusion, Sail, Spark and DuckDB, two cores each; needs Java
 	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 1 --peers datafusion sail spark duckdb $(ARGS)
-	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 10 --rounds 2 --warm-up 0 --memory-gib 8 --peer-memory-gib 4 \
+	benchmarks/run tpch --program $(TARGET)/release/tidemill --scale 10 --rounds 1 --warm-up 1 --memory-gib 12 --peer-memory-gib 4 \
 		--peers datafusion sail spark duckdb $(ARGS)
 
 drivers: ## Flight SQL drivers against a server: JDBC, ADBC in Python and Go, SQLAlchemy; writes the matrix

@@ -37,6 +37,13 @@ const STEPS: &[(&str, &str, &str)] = &[
         "189,4",
     ),
     (
+        "DELETE FROM t WHERE n IN (SELECT n FROM t ORDER BY n DESC LIMIT 2) \
+         OR EXISTS (SELECT 1 FROM t AS other WHERE other.n = t.n + 1000 LIMIT 1) \
+         OR (n > 280 AND n NOT IN (SELECT n FROM t WHERE n < 285 UNION ALL SELECT NULL))",
+        "SELECT count(*), max(n) FROM t",
+        "187,287",
+    ),
+    (
         "UPDATE t SET word = word || '!', third = 7 WHERE n BETWEEN 11 AND 13",
         "SELECT n, word, third FROM t WHERE n < 15 ORDER BY n",
         "4,n4,1;5,n5,2;11,n11!,7;13,n13!,7;14,n14,2",
@@ -120,6 +127,23 @@ const REFUSED: &[(&str, &str)] = &[
     ("INSERT INTO t REPLACE WHERE n > 1 SELECT 1, 'x'", "do not pass"),
     ("UPDATE t SET wrd = 'x'", "did you mean `word`?"),
     ("DELETE FROM t WHERE random() < 0.5", "changes from call to call"),
+    (
+        "UPDATE t SET word = 'x' WHERE n IN (SELECT n FROM t WHERE random() < 0.5)",
+        "a condition that changes from call to call",
+    ),
+    (
+        "UPDATE t SET word = 'x' WHERE n IN (SELECT n FROM t ORDER BY word LIMIT 1)",
+        "may give other rows each time",
+    ),
+    ("DELETE FROM t WHERE n IN (SELECT n FROM t LIMIT 1)", "name all columns that it gives in its ORDER BY"),
+    (
+        "MERGE INTO t USING (SELECT * FROM t LIMIT 1) AS s ON t.n = s.n WHEN MATCHED THEN DELETE",
+        "a source of MERGE with a LIMIT",
+    ),
+    (
+        "MERGE INTO t USING (SELECT 1 AS n) AS s ON t.n = s.n WHEN MATCHED AND random() < 0.5 THEN DELETE",
+        "a condition of MERGE that changes",
+    ),
     ("ALTER TABLE t ADD CONSTRAINT big CHECK (n > 1)", "n > 1"),
     ("ALTER TABLE t ADD CONSTRAINT odd CHECK (hex(n) <> 'FF')", "cannot evaluate `hex(n) <> 'FF'`"),
     ("UPDATE t SET n = n + 100", "constraint `small`"),
@@ -223,6 +247,24 @@ fn a_replaced_table_has_its_history_and_what_was_said_of_it_can_be_said_again() 
     }
     sql(folder.path(), "CREATE OR REPLACE TABLE fresh AS SELECT 1 AS n").unwrap();
     assert_eq!(sql(folder.path(), "SELECT n FROM fresh").unwrap(), "1");
+}
+
+#[test]
+fn a_table_at_a_place_of_its_own_gets_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, here) = (folder.path().join("there"), folder.path().join("here"));
+    for lake in [&there, &here] {
+        std::fs::create_dir(lake).unwrap();
+    }
+    let place = format!("LOCATION '{}'", folder.path().join("place").display());
+    sql(&there, &format!("CREATE TABLE t (n INT) {place}; INSERT INTO t VALUES (7)")).unwrap();
+    let error = sql(&here, &format!("CREATE TABLE t (n INT) {place}")).unwrap_err();
+    assert!(
+        error.contains("there is a Delta table at") && error.contains("CREATE EXTERNAL TABLE"),
+        "{error}"
+    );
+    sql(&here, &format!("CREATE TABLE IF NOT EXISTS t (n INT) {place}")).unwrap();
+    assert_eq!(sql(&here, "SELECT n FROM t").unwrap(), "7");
 }
 
 #[test]

@@ -141,3 +141,37 @@ fn two_writers_and_an_optimize_lose_nothing_and_double_nothing() {
     let detail = server.rows("DESCRIBE DETAIL events").unwrap();
     assert_eq!(detail[0]["numFiles"], 2, "after {last:?}");
 }
+
+/// A MERGE asks its source twice. What comes in between must not be taken for new: the table has it.
+#[test]
+fn a_merge_sees_one_version_of_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    server
+        .rows(
+            "CREATE TABLE target AS SELECT value AS id FROM generate_series(0, 0); \
+             CREATE TABLE source AS SELECT * FROM target; \
+             INSERT INTO target SELECT value AS id FROM generate_series(1, 500)",
+        )
+        .unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (server, done) = (&server, &done);
+        let inserts = scope.spawn(move || {
+            for id in (1..500).take_while(|_| !done.load(Ordering::SeqCst)) {
+                server.rows(&format!("INSERT INTO source VALUES ({id})")).unwrap();
+            }
+        });
+        let merges = scope.spawn(move || {
+            let merge = "MERGE INTO target AS t USING source AS s ON t.id = s.id \
+                         WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
+            (0..20).try_for_each(|_| server.rows(merge).map(|_| ()))
+        });
+        let merged = merges.join();
+        done.store(true, Ordering::SeqCst);
+        inserts.join().unwrap();
+        merged.unwrap().unwrap();
+    });
+    let rows = server.rows("SELECT count(*) AS n, count(DISTINCT id) AS ids FROM target").unwrap();
+    assert_eq!((rows[0]["n"].as_u64(), rows[0]["ids"].as_u64()), (Some(501), Some(501)));
+}
