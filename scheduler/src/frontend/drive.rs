@@ -283,12 +283,12 @@ impl Driver {
         Some(Planned { reason: format!("{} {why} ({})", first.as_str(), error.message), ..planned })
     }
 
-    /// The same in this process with joins that sort their sides, as sorts can spill and hash tables cannot; `None`
+    /// The same on the same engine with joins that sort their sides, as sorts can spill and hash tables cannot; `None`
     /// where that was done or no join would change.
     async fn sorting_joins(&mut self) -> Option<Result<Planned>> {
         let engine = self.planned.engine.clone();
         let hashes = self.planned.plan.exists(|node| Ok(node.is::<HashJoinExec>())).unwrap_or_default();
-        if engine.kind() != EngineKind::InProcess || !hashes || std::mem::replace(&mut self.sorts, true) {
+        if engine.kind() == EngineKind::Pipelined || !hashes || std::mem::replace(&mut self.sorts, true) {
             return None;
         }
         let mut config = engine.planning(self.session.state.config(), None);

@@ -47,9 +47,9 @@ use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Hash joins are taken when the input is smaller than one part in so many of the memory: each build side is held
-/// by all tasks of an executor, and decoded it is several times its size on disk.
-const HASH_JOIN_SHARE: u64 = 8;
+/// Hash joins are taken when the input is smaller than one part in so many of the memory. Only build sides are held,
+/// which are the smaller ones, but decoded. What runs out of memory all the same begins again with joins that sort.
+const HASH_JOIN_SHARE: u64 = 2;
 
 /// See [`EngineKind::Staged`].
 pub struct Staged {
