@@ -85,8 +85,8 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     fn slots(&self) -> usize;
 
     /// The settings by which a plan for this engine is made, from the session's own and the estimated bytes that
-    /// it reads, if they are known.
-    fn planning(&self, session: &SessionConfig, input: Option<u64>) -> SessionConfig;
+    /// joins may have to hold, if they are known: all that is read but the largest input.
+    fn planning(&self, session: &SessionConfig, held: Option<u64>) -> SessionConfig;
 
     /// The plan as this engine would run it, for EXPLAIN.
     async fn prepare(

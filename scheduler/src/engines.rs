@@ -47,6 +47,8 @@ impl FromStr for EngineChoice {
 pub struct Traits {
     /// Estimated bytes that the leaves read; `None` when nothing is known.
     pub bytes: Option<u64>,
+    /// The largest leaf's part of them, which no join should have to hold.
+    pub largest: u64,
     /// Why the plan cannot leave this process, if it cannot.
     pub local_only: Option<&'static str>,
     /// Nothing is read from files: there is nothing to share out.

@@ -166,7 +166,8 @@ pub(crate) async fn plan_for(
     if engine.kind() == likely.kind() {
         return Ok(Planned { plan, engine, reason });
     }
-    let plan = physical(state, engine.planning(state.config(), traits.bytes), logical).await?;
+    let held = traits.bytes.map(|bytes| bytes - traits.largest);
+    let plan = physical(state, engine.planning(state.config(), held), logical).await?;
     Ok(Planned { plan, engine, reason })
 }
 
@@ -184,7 +185,7 @@ pub(crate) async fn physical(
 fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
     let mut reads_nothing = true;
     let mut local_only = None;
-    let mut bytes = None;
+    let (mut bytes, mut largest) = (None, 0);
     let walked = plan.apply(|node| {
         if let Some((_, why)) = LOCAL_ONLY.iter().find(|(name, _)| *name == node.name()) {
             local_only = Some(*why);
@@ -196,9 +197,10 @@ fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
             let known = StatisticsContext::new().compute(node.as_ref(), &StatisticsArgs::new()).ok();
             let known = known.and_then(|known| known.total_byte_size.get_value().copied());
             bytes = known.map(|known| bytes.unwrap_or(0) + known as u64).or(bytes);
+            largest = known.map_or(largest, |known| largest.max(known as u64));
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "the walk itself cannot fail");
-    Traits { bytes, local_only, reads_nothing }
+    Traits { bytes, largest, local_only, reads_nothing }
 }

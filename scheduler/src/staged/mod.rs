@@ -47,8 +47,7 @@ use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Hash joins are taken when the input is smaller than one part in so many of the memory. Only build sides are held,
-/// which are the smaller ones, but decoded. What runs out of memory all the same begins again with joins that sort.
+/// Hash joins are taken when what they may have to hold is smaller than one part in so many of the memory. What runs out of memory all the same begins again with joins that sort.
 const HASH_JOIN_SHARE: u64 = 2;
 
 /// See [`EngineKind::Staged`].
@@ -106,13 +105,13 @@ impl Engine for Staged {
     }
 
     /// Hash joins are faster, but do not spill: they are for inputs that memory can hold.
-    fn planning(&self, session: &SessionConfig, input: Option<u64>) -> SessionConfig {
+    fn planning(&self, session: &SessionConfig, held: Option<u64>) -> SessionConfig {
         let mut config = plan_settings(session.clone());
         let budget = match self.runtime.memory_pool.memory_limit() {
             MemoryLimit::Finite(bytes) => bytes as u64 / HASH_JOIN_SHARE,
             _ => u64::MAX,
         };
-        config.options_mut().optimizer.prefer_hash_join = input.is_some_and(|bytes| bytes < budget);
+        config.options_mut().optimizer.prefer_hash_join = held.is_some_and(|bytes| bytes < budget);
         config
     }
 
