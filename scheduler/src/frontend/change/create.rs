@@ -238,7 +238,7 @@ impl Creation {
     async fn register(&self) -> Result<()> {
         let (catalog, name) = (&self.definer.catalog, &self.create.name);
         let taken = |what: String| {
-            let message = format!("{what} `{name}` was made meanwhile; the rows are at {}", self.location);
+            let message = format!("{what} was called `{name}` meanwhile; the rows are at {}", self.location);
             Error::new(Code::AlreadyExists, message).hint(format!(
                 "CREATE EXTERNAL TABLE … STORED AS DELTA LOCATION '{}' names them",
                 self.location
@@ -249,7 +249,7 @@ impl Creation {
         }
         match catalog.table(name) {
             Some(known) if store::location(&known.location)? == self.location => Ok(()),
-            Some(known) => Err(taken(format!("another table at {},", known.location))),
+            Some(known) => Err(taken(format!("another table, at {},", known.location))),
             None => {
                 let table = delta_table(name.clone(), &self.location);
                 let is_lax = IfThere::of(self.create.or_replace, self.create.if_not_exists);
