@@ -8,7 +8,7 @@
 
 use datafusion::common::{DFSchema, Result as DfResult, tree_node::Transformed};
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::expr::InSubquery;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
@@ -86,11 +86,15 @@ fn exact(value: Expr, query: Subquery, schema: &DFSchema) -> DfResult<Transforme
     Ok(Transformed::yes(known))
 }
 
-/// That a query has no rows, or none that pass a condition.
+/// That a query has no rows, or none that pass a condition. One that names columns outside is asked by EXISTS, as
+/// DataFusion counts only those whose conditions are equalities; any other one is counted once for all rows.
 fn has_none(query: &Subquery, condition: Option<Expr>) -> DfResult<Expr> {
     let mut rows = LogicalPlanBuilder::from(Arc::clone(&query.subquery));
     if let Some(condition) = condition {
         rows = rows.filter(condition)?;
+    }
+    if !query.outer_ref_columns.is_empty() {
+        return Ok(Expr::Exists(Exists::new(query.with_plan(Arc::new(rows.build()?)), true)));
     }
     let counted = rows.aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64))])?.build()?;
     Ok(Expr::ScalarSubquery(query.with_plan(Arc::new(counted))).eq(lit(0_i64)))
@@ -135,6 +139,8 @@ mod tests {
                 "id = 9 OR (id > 1 AND id NOT IN (SELECT id FROM gone WHERE gone.k = t.k AND id IS NOT NULL))",
                 "3",
             ),
+            ("id = 9 OR id + 1 NOT IN (SELECT id + 0 FROM gone WHERE t.k > 1)", "1 2"),
+            ("id = 9 OR id + 1 NOT IN (SELECT id + 0 FROM gone WHERE t.k > 1 AND id > 0)", "1 2 3"),
             ("id = 3 OR id IN (SELECT id FROM gone)", "2 3"),
             ("id NOT IN (SELECT id FROM gone)", ""),
         ] {

@@ -8,6 +8,7 @@ use crate::build_sides::MOST_ROW_BYTES;
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
+use crate::scan::files_of;
 use crate::{cooperative, explicit_order, from_datafusion, travel};
 use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
@@ -169,7 +170,9 @@ fn reads_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
 fn undistributable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.exists(|node| {
         let ordered = node.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
-        Ok(ordered || node.is::<RecursiveQueryExec>() || travel::stays(node).is_some())
+        // Files whose groups are partitions of rows (`preserve_file_partitions`): a join of two such tables counts on it.
+        let declared = files_of(node).is_some_and(|scan| scan.output_partitioning.is_some());
+        Ok(ordered || declared || node.is::<RecursiveQueryExec>() || travel::stays(node).is_some())
     })
     .unwrap_or(true)
 }

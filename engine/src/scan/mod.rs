@@ -16,6 +16,7 @@
 //! too little. Whatever filters rows exactly stands above the scan as before, so an answer never depends on this.
 //! The preparing is done by every engine on the node that reads, and never travels.
 
+mod bounds;
 mod encoded;
 mod filters;
 mod grouped;

@@ -1,6 +1,7 @@
 //! A Parquet source that takes from the cache what is there and filters early.
 
 use super::DataCache;
+use super::bounds;
 use super::encoded::Encoded;
 use super::grouped::{self, Form};
 use super::json_array;
@@ -62,6 +63,8 @@ pub fn prepare(
                 None => Transformed::no(node),
             });
         }
+        let wider = bounds::without_too_narrow(scan);
+        let scan = wider.as_ref().unwrap_or(scan);
         let bytes = file_bytes(scan);
         let fits = |cache: &&Arc<DataCache>| bytes <= cache.capacity().saturating_mul(LARGEST_SCAN);
         let source = LakeSource {

@@ -215,3 +215,22 @@ async fn a_table_may_name_its_columns_in_another_order_than_its_files() {
         assert_eq!(plain, cached, "round {round}");
     }
 }
+
+#[tokio::test]
+async fn nan_beside_one_number_is_not_that_number() {
+    let table = Table::new().await;
+    let file = table.folder.path().join("nan.parquet");
+    let rows = "SELECT * FROM (VALUES (1.1, 1), ('NaN'::DOUBLE, 1)) v(x, y)";
+    for sql in [
+        format!("COPY ({rows}) TO '{}'", file.display()),
+        format!("CREATE EXTERNAL TABLE nan STORED AS PARQUET LOCATION '{}'", file.display()),
+    ] {
+        table.context.sql(&sql).await.unwrap().collect().await.unwrap();
+    }
+    for round in 0..4 {
+        let [_, ours] = table.ask("SELECT count(*) AS n FROM nan WHERE isnan(x) AND y = 1").await;
+        assert!(ours.contains("| 1 |"), "round {round}: {ours}");
+        let [_, ours] = table.ask("SELECT median(x) AS x FROM nan WHERE isnan(x)").await;
+        assert!(ours.contains("NaN"), "round {round}: {ours}");
+    }
+}
