@@ -8,7 +8,7 @@ use crate::build_sides::MOST_ROW_BYTES;
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
-use crate::scan::files_of;
+use crate::scan::{files_of, widen};
 use crate::{cooperative, explicit_order, from_datafusion, travel};
 use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
@@ -61,7 +61,10 @@ impl Cluster {
         context: &TaskContext,
     ) -> Result<Distributed> {
         let mut config = self.session_config(context.session_config()).map_err(from_datafusion)?;
-        let mut plan = cooperative::joins(gathered(plan))
+        // The scheduler's own stage reads files, too.
+        let mut plan = widen(plan)
+            .map(gathered)
+            .and_then(cooperative::joins)
             .and_then(explicit_order::of_windows)
             .map_err(from_datafusion)?;
         if undistributable(&plan) {

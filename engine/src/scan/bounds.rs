@@ -1,11 +1,25 @@
 //! Least and greatest values that say too much. Statistics of Parquet and Delta leave NaN out, and a scan takes a
 //! column whose least value is its greatest one for that value alone: a column of 1.1 and NaN would be 1.1.
 
+use super::files_of;
+use datafusion::common::Result as DfResult;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_plan::ExecutionPlan;
 use std::sync::Arc;
+
+/// The plan with scans that say no more than they know: for scans that are not [prepared](super::prepare).
+pub(crate) fn widen(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let widened = plan.transform_up(|node| match files_of(&node).and_then(without_too_narrow) {
+        Some(scan) => Ok(Transformed::yes(DataSourceExec::from_data_source(scan) as Arc<dyn ExecutionPlan>)),
+        None => Ok(Transformed::no(node)),
+    })?;
+    Ok(widened.data)
+}
 
 /// The scan without such bounds; `None` where it has none.
 pub(super) fn without_too_narrow(scan: &FileScanConfig) -> Option<FileScanConfig> {

@@ -28,6 +28,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bounds::widen;
 pub(crate) use encoded::owned;
 pub(crate) use json_array::reads_arrays;
 pub use source::{Rows, file_bytes, files_of, prepare};
