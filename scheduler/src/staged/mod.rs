@@ -47,7 +47,8 @@ use tokio::task::JoinHandle;
 
 type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Hash joins are taken when what they may have to hold is smaller than one part in so many of the memory. What runs out of memory all the same begins again with joins that sort.
+/// Hash joins are taken when what they may have to hold is smaller than one part in so many of the memory. What runs
+/// out of memory all the same begins again with joins that sort.
 const HASH_JOIN_SHARE: u64 = 2;
 
 /// See [`EngineKind::Staged`].
