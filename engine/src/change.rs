@@ -127,6 +127,9 @@ pub trait LakeSnapshot: Send + Sync + std::fmt::Debug {
     /// The table's columns, with what the format notes about them in their metadata.
     fn schema(&self) -> SchemaRef;
 
+    /// The schema of [`Self::table`], which no file is looked at for.
+    fn row_schema(&self) -> Result<SchemaRef>;
+
     fn partition_by(&self) -> Vec<String>;
 
     fn properties(&self) -> BTreeMap<String, String>;

@@ -14,6 +14,7 @@ mod engine;
 pub mod epoch;
 mod error;
 pub mod exec;
+pub mod expected;
 pub mod explicit_order;
 pub mod functions;
 mod guard;

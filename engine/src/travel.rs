@@ -8,11 +8,19 @@ use datafusion::datasource::physical_plan::CsvSource;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::streaming::StreamingTableExec;
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
 
 /// Why a node has to run where it was planned; `None` where it may travel.
 pub fn stays(node: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
+    if node.is::<RecursiveQueryExec>() {
+        return Some("a recursive query runs in this process");
+    }
+    if node.is::<StreamingTableExec>() {
+        return Some("what is read comes from this process: information_schema, or rows that a client sends");
+    }
     if node.schema().fields().iter().any(|field| has_large_list(field.data_type())) {
         return Some("a large list cannot travel between processes");
     }
@@ -69,7 +77,8 @@ mod tests {
     use datafusion::prelude::{JsonReadOptions, SessionConfig, SessionContext};
 
     async fn reason(sql: &str) -> Option<&'static str> {
-        let plan = SessionContext::new().sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
+        let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
         of(plan)
     }
 
@@ -110,6 +119,8 @@ mod tests {
     async fn what_would_change_on_the_way_stays() {
         assert_eq!(reason("SELECT [1], 1.5, 'x' FROM (VALUES (1)) t(a) WHERE a > 0").await, None);
         for sql in [
+            "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT n FROM t",
+            "SELECT table_name FROM information_schema.tables UNION ALL SELECT 'x'",
             "SELECT arrow_cast([a], 'LargeList(Int64)') FROM (VALUES (1)) t(a)",
             "SELECT [arrow_cast([a], 'LargeList(Int64)')] FROM (VALUES (1)) t(a)",
             "SELECT arrow_cast(a, 'Float16') + arrow_cast(1, 'Float16') FROM (VALUES (1)) t(a)",

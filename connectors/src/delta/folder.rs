@@ -65,6 +65,8 @@ fn names_after(folder: &Path, offset: &Path) -> std::io::Result<Option<Vec<Path>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
         Err(error) => return Err(error),
     };
+    // A name is compared as it stands: to make a path of each takes as long as to read the folder.
+    let after = offset.as_ref().strip_prefix(folder.as_ref()).and_then(|rest| rest.strip_prefix('/'));
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
@@ -78,14 +80,17 @@ fn names_after(folder: &Path, offset: &Path) -> std::io::Result<Option<Vec<Path>
         if !name.bytes().all(plain) {
             return Ok(None);
         }
-        let path = folder.clone().join(name);
-        if path <= *offset {
+        let comes_after = match after {
+            Some(after) => name > after,
+            None => folder.clone().join(name) > *offset,
+        };
+        if !comes_after {
             continue;
         }
         if !entry.file_type()?.is_file() {
             return Ok(None);
         }
-        files.push(path);
+        files.push(folder.clone().join(name));
     }
     Ok(Some(files))
 }

@@ -1,6 +1,7 @@
 //! A snapshot to be changed: which files, as which table, and the commit.
 
 use super::alter;
+use super::columns::Columns;
 use super::conflict::Intent;
 use super::create::Draft;
 use super::error::from_delta;
@@ -113,6 +114,10 @@ impl LakeSnapshot for DeltaSnapshot {
 
     fn schema(&self) -> SchemaRef {
         self.loaded.schema()
+    }
+
+    fn row_schema(&self) -> Result<SchemaRef> {
+        Ok(Columns::of(&self.loaded)?.schema)
     }
 
     fn partition_by(&self) -> Vec<String> {

@@ -19,7 +19,7 @@ mod narrow;
 pub(crate) use keys::{asks_keys, is_key, ready};
 
 use crate::stages::StageReports;
-use crate::{from_datafusion, scan};
+use crate::{expected, from_datafusion, scan};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use async_trait::async_trait;
@@ -38,7 +38,6 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions, collect,
 };
@@ -188,8 +187,20 @@ fn reader_of(join: &HashJoinExec, side: JoinSide, has_workers: bool, worth: Wort
 fn can_have_rows(join: &HashJoinExec, side: JoinSide) -> bool {
     match join.partition_mode() {
         PartitionMode::CollectLeft => side == JoinSide::Left && gives_probed_rows_only(*join.join_type()),
-        _ => matches!(input(join, side).output_partitioning(), Partitioning::Hash(..)),
+        _ => {
+            matches!(input(join, side).output_partitioning(), Partitioning::Hash(..))
+                && is_divided_by_hash(join.left())
+                && is_divided_by_hash(join.right())
+        }
     }
+}
+
+/// Whether rows are in the partitions of their hashes. A scan may call its own division by files one by hash: it has
+/// the number and the columns of another, but not its rows.
+fn is_divided_by_hash(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<RepartitionExec>()
+        || !(scan::divides_by_files(plan)
+            || plan.children().into_iter().any(|child| !is_divided_by_hash(child)))
 }
 
 /// Whether keys of an input may be missing that the other side has. What a join or a limit above it fills in later
@@ -230,7 +241,7 @@ fn targets(join: &HashJoinExec, side: JoinSide) -> Vec<(Target, usize)> {
 fn bytes_of(target: &Target) -> u64 {
     let Some(scan) = scan::files_of(&target.scan) else { return 0 };
     let given = target.scan.schema().fields().len().max(1) as u64;
-    match expected_rows(&target.scan) {
+    match expected::rows(&target.scan) {
         Some(rows) => rows as u64 * given * LEAST_WIDTH,
         None => {
             let all = scan.file_source().table_schema().table_schema().fields().len().max(1) as u64;
@@ -248,23 +259,18 @@ fn is_likely_small(build: &Arc<dyn ExecutionPlan>) -> bool {
             Ok(filter.is_some_and(|filter| below_plain(filter.input()).is::<AggregateExec>()))
         })
         .unwrap_or(false);
-    leaves_out_groups || expected_rows(build).is_some_and(|rows| rows <= MOST_EXPECTED_ROWS)
+    leaves_out_groups || expected::rows(build).is_some_and(|rows| rows <= MOST_EXPECTED_ROWS)
 }
 
 /// Whether an input is worth a try though many rows are expected. A fifth of them is expected to pass a condition that
 /// statistics say nothing about, and as a rule it is far fewer. Its rows come while files are read: that they are too
 /// many is known before most of the work is done.
 fn may_prove_small(read: &Arc<dyn ExecutionPlan>, other: &Arc<dyn ExecutionPlan>) -> bool {
-    let is_fewer = match (expected_rows(read), expected_rows(other)) {
+    let is_fewer = match (expected::rows(read), expected::rows(other)) {
         (Some(rows), Some(others)) => rows < others,
         _ => false,
     };
     is_fewer && comes_row_by_row(read)
-}
-
-fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
-    let expected = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
-    expected.and_then(|expected| expected.num_rows.get_value().copied())
 }
 
 fn below_plain(plan: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {

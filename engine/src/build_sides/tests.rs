@@ -83,6 +83,35 @@ async fn no_keys_and_keys_that_leave_nothing_out_are_not_told() {
     }
 }
 
+#[tokio::test]
+async fn rows_are_not_put_beside_files_that_are_partitions() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(folder.path()).await;
+    for name in ["a", "b"] {
+        let place = folder.path().join(name);
+        for sql in [
+            format!(
+                "COPY (SELECT n_key AS x, n_region AS y FROM nation) TO '{0}/' PARTITIONED BY (y)",
+                place.display()
+            ),
+            format!(
+                "CREATE EXTERNAL TABLE {name} (x BIGINT, y BIGINT) STORED AS PARQUET PARTITIONED BY (y) \
+                 LOCATION '{}/'",
+                place.display()
+            ),
+        ] {
+            context.sql(&sql).await.unwrap().collect().await.unwrap();
+        }
+    }
+    context.sql("SET datafusion.optimizer.preserve_file_partitions = 1").await.unwrap();
+    let plan = planned(&context, "SELECT count(*) FROM a JOIN b USING (y)").await;
+    assert!(!shown(&plan).contains("RepartitionExec: partitioning=Hash"), "{}", shown(&plan));
+    let plan = read(plan, &context.task_ctx(), None).await.unwrap().plan;
+    assert!(shown(&plan).contains("is_key"), "{}", shown(&plan));
+    let rows = collect(plan, context.task_ctx()).await.unwrap();
+    assert_eq!(rows[0].column(0).as_ref(), &arrow::array::Int64Array::from(vec![125]));
+}
+
 /// Runs parts of plans here, and remembers them.
 struct Here {
     context: SessionContext,

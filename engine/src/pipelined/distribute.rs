@@ -8,7 +8,7 @@ use crate::build_sides::MOST_ROW_BYTES;
 use crate::codec::Codec;
 use crate::exec::SelectRowsExec;
 use crate::guard::GuardExec;
-use crate::scan::{files_of, widen};
+use crate::scan::{divides_by_files, widen};
 use crate::{cooperative, explicit_order, from_datafusion, travel};
 use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
@@ -24,7 +24,6 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::SessionConfig;
@@ -173,9 +172,8 @@ fn reads_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
 fn undistributable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.exists(|node| {
         let ordered = node.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
-        // Files whose groups are partitions of rows (`preserve_file_partitions`): a join of two such tables counts on it.
-        let declared = files_of(node).is_some_and(|scan| scan.output_partitioning.is_some());
-        Ok(ordered || declared || node.is::<RecursiveQueryExec>() || travel::stays(node).is_some())
+        // Tasks would divide the files among them anew.
+        Ok(ordered || divides_by_files(node) || travel::stays(node).is_some())
     })
     .unwrap_or(true)
 }

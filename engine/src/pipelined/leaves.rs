@@ -70,8 +70,8 @@ fn task_count(
     }
     let scan = plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()?;
     let bytes = scan::file_bytes(scan);
-    // Nothing to read would ask for no task. A declared partitioning would be cut without regard to it.
-    if bytes == 0 || scan.output_partitioning.is_some() {
+    // Nothing to read would ask for no task.
+    if bytes == 0 {
         return Some(DesiredTaskCountEventResponse::maximum(1));
     }
     let tasks = (bytes / BYTES_PER_PARTITION) as usize / config.target_partitions() + 1;

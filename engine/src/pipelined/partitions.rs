@@ -45,15 +45,12 @@ pub(super) fn fewer(plan: &Arc<dyn ExecutionPlan>, cores: usize) -> DfResult<Opt
     Ok(Some(rewritten.data))
 }
 
-/// Whether partitions mean something: buckets of state, or a partitioning that a scan declares; and joins that need
-/// several to be shared out at all.
+/// Whether partitions mean something, as buckets of state do; and joins that need several to be shared out at all.
 fn is_fixed(node: &Arc<dyn ExecutionPlan>) -> bool {
-    let declared = files_of(node).is_some_and(|scan| scan.output_partitioning.is_some());
     let nested = node.downcast_ref::<NestedLoopJoinExec>();
     let hashed_leaf =
         node.children().is_empty() && matches!(node.output_partitioning(), Partitioning::Hash(..));
-    declared
-        || hashed_leaf
+    hashed_leaf
         || descriptors::partitions(node.as_ref()).is_some()
         || nested.is_some_and(|join| !gives_probed_rows_only(*join.join_type()))
 }

@@ -31,5 +31,6 @@ mod tests;
 pub(crate) use bounds::widen;
 pub(crate) use encoded::owned;
 pub(crate) use json_array::reads_arrays;
+pub(crate) use source::divides_by_files;
 pub use source::{Rows, file_bytes, files_of, prepare};
 pub use store::DataCache;

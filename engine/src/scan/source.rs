@@ -169,6 +169,12 @@ pub fn files_of(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
     plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref()
 }
 
+/// Whether a leaf says by which column its files are divided into partitions (`preserve_file_partitions`). The rows of
+/// one are in no other, but it is not the partition that their hash would put them into.
+pub(crate) fn divides_by_files(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    files_of(plan).is_some_and(|scan| scan.output_partitioning.is_some())
+}
+
 /// Bytes of all files of a scan.
 pub fn file_bytes(scan: &FileScanConfig) -> u64 {
     files(scan).map(|file| file.object_meta.size).sum()

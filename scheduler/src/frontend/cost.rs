@@ -10,8 +10,8 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, InListExpr, Literal};
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use std::sync::Arc;
+use tidemill_engine::expected;
 use tidemill_engine::scan::file_bytes;
 
 /// Where a column must equal a constant, row groups and pages are left out by their statistics: so many times less
@@ -69,9 +69,9 @@ fn leaf_bytes(leaf: &Arc<dyn ExecutionPlan>) -> Option<u64> {
 }
 
 fn estimate(leaf: &Arc<dyn ExecutionPlan>) -> Option<u64> {
-    let known = StatisticsContext::new().compute(leaf.as_ref(), &StatisticsArgs::new()).ok()?;
-    let rows = || known.num_rows.get_value().map(|rows| rows * VALUE_BYTES * leaf.schema().fields().len());
-    known.total_byte_size.get_value().copied().or_else(rows).map(|bytes| bytes as u64)
+    let by_rows =
+        || expected::rows(leaf).map(|rows| (rows * VALUE_BYTES * leaf.schema().fields().len()) as u64);
+    expected::bytes(leaf).or_else(by_rows)
 }
 
 /// Whether a column, or several, must equal constants.

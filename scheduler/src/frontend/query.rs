@@ -14,23 +14,13 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use tidemill_core::{ConnectorRegistry, JobId, Result, SinkSpec, WriteScope, Written};
 use tidemill_engine::exec::{SelectRowsExec, WriteExec, WriteSpec, collect_written};
-use tidemill_engine::{Engine, EngineKind, Execution, JobKind, JobSpec, from_datafusion, travel};
-
-/// Nodes that only this process can run, and why.
-const LOCAL_ONLY: &[(&str, &str)] = &[
-    ("RecursiveQueryExec", "a recursive query runs in this process"),
-    (
-        "StreamingTableExec",
-        "what is read comes from this process: information_schema, or rows that a client sends",
-    ),
-    ("LazyMemoryExec", "a generated series runs in this process"),
-];
+use tidemill_engine::{Engine, EngineKind, Execution, JobKind, JobSpec, expected, from_datafusion, travel};
 
 /// Makes visible what the tasks of a job wrote, all of it at once.
 pub(super) type Commit = Arc<dyn Fn(JobId, Vec<Written>) -> BoxFuture<'static, Result<()>> + Send + Sync>;
@@ -187,17 +177,16 @@ fn traits(plan: &Arc<dyn ExecutionPlan>) -> Traits {
     let mut local_only = None;
     let (mut bytes, mut largest) = (None, 0);
     let walked = plan.apply(|node| {
-        if let Some((_, why)) = LOCAL_ONLY.iter().find(|(name, _)| *name == node.name()) {
-            local_only = Some(*why);
+        if node.is::<LazyMemoryExec>() {
+            local_only = Some("a generated series runs in this process");
         }
         local_only = travel::stays(node).or(local_only);
         let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
         if node.is::<SelectRowsExec>() || source.is_some_and(|source| source.is::<FileScanConfig>()) {
             reads_nothing = false;
-            let known = StatisticsContext::new().compute(node.as_ref(), &StatisticsArgs::new()).ok();
-            let known = known.and_then(|known| known.total_byte_size.get_value().copied());
-            bytes = known.map(|known| bytes.unwrap_or(0) + known as u64).or(bytes);
-            largest = known.map_or(largest, |known| largest.max(known as u64));
+            let known = expected::bytes(node);
+            bytes = known.map(|known| bytes.unwrap_or(0) + known).or(bytes);
+            largest = known.map_or(largest, |known| largest.max(known));
         }
         Ok(TreeNodeRecursion::Continue)
     });

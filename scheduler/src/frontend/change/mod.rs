@@ -152,7 +152,7 @@ impl SqlFrontend {
 /// The columns that an INSERT fills which names `columns`, or none. Generated columns that it does not name are
 /// left out: the writer computes them.
 pub(super) fn fillable(table: &dyn LakeSnapshot, columns: &[String]) -> Result<SchemaRef> {
-    let (schema, generated) = (table.table(None, None)?.schema(), table.generated_columns());
+    let (schema, generated) = (table.row_schema()?, table.generated_columns());
     let given = |field: &&FieldRef| !generated.contains_key(field.name()) || columns.contains(field.name());
     Ok(Arc::new(Schema::new(schema.fields().iter().filter(given).cloned().collect::<Vec<_>>())))
 }
