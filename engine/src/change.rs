@@ -11,7 +11,7 @@
 //! and ALTER TABLE are all changes of this kind.
 
 use crate::TableDraft;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
@@ -69,6 +69,11 @@ pub enum Alter {
     SetNullable {
         column: String,
         nullable: bool,
+    },
+    /// A wider type, for a table that allows it; files that are there keep theirs.
+    SetType {
+        column: String,
+        data_type: DataType,
     },
     /// An empty comment is none.
     SetColumnComment {

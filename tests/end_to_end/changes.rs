@@ -115,6 +115,23 @@ const STEPS: &[(&str, &str, &str)] = &[
         "SELECT max(b), max(day) FROM t",
         "8,2026-01-03",
     ),
+    (
+        "CREATE TABLE w (a SMALLINT, b REAL, c DECIMAL(6, 2), d SMALLINT CHECK (d > 0), e SMALLINT) \
+         PARTITIONED BY (e) TBLPROPERTIES ('delta.enableTypeWidening' = 'true'); \
+         INSERT INTO w VALUES (1, 1.5, 1.25, 1, 1); SELECT * FROM w; SELECT * FROM w WHERE a > 0; SELECT max(a) FROM w; \
+         ALTER TABLE w ALTER COLUMN a TYPE INT; ALTER TABLE w ALTER COLUMN a SET DATA TYPE BIGINT; \
+         ALTER TABLE w ALTER COLUMN b TYPE DOUBLE; ALTER TABLE w ALTER COLUMN c TYPE DECIMAL(20, 4); \
+         ALTER TABLE w ALTER COLUMN e TYPE BIGINT; \
+         INSERT INTO w VALUES (5000000000, 1e300, CAST('1234567890123456.1234' AS DECIMAL(20, 4)), 2, 6000000000)",
+        "SELECT * FROM w WHERE a > 0 AND e > 0 ORDER BY a",
+        "1,1.5,1.2500,1,1;5000000000,1e300,1234567890123456.1234,2,6000000000",
+    ),
+    (
+        "UPDATE w SET b = 2.5 WHERE a = 1; MERGE INTO w USING (SELECT 7 AS a) AS s ON w.a = s.a \
+         WHEN NOT MATCHED THEN INSERT (a, d) VALUES (s.a, 3); OPTIMIZE w",
+        "SELECT a, b, d, arrow_typeof(a) FROM w ORDER BY a",
+        "1,2.5,1,Int64;7,,3,Int64;5000000000,1e300,2,Int64",
+    ),
     ("TRUNCATE TABLE t", "SELECT count(*) FROM t", "0"),
 ];
 
@@ -149,7 +166,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("UPDATE t SET n = n + 100", "constraint `small`"),
     ("INSERT INTO t VALUES (-1, 'ok'), (99, 'large')", "n: 99"),
     ("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')", "cannot be set"),
-    ("ALTER TABLE t ALTER COLUMN n TYPE DOUBLE", "type widening"),
+    ("ALTER TABLE t ALTER COLUMN word TYPE DOUBLE", "only with type widening"),
+    (
+        "CREATE OR REPLACE TABLE narrow (s SMALLINT CHECK (s > 0), b BIGINT) \
+         TBLPROPERTIES ('delta.enableTypeWidening' = 'true'); ALTER TABLE narrow ALTER COLUMN b TYPE INT",
+        "cannot be changed from",
+    ),
+    ("ALTER TABLE narrow ALTER COLUMN s TYPE INT", "depends on the type of column `s`"),
+    ("ALTER TABLE narrow ALTER COLUMN x TYPE INT", "no column `x`"),
     ("ALTER TABLE t ALTER COLUMN m COMMENT 'x'", "no column `m`"),
     ("INSERT INTO t BY NAME SELECT 4 AS m", "no column `m`"),
     ("CREATE TABLE t (x INT)", "OR REPLACE"),

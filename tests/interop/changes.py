@@ -3,7 +3,7 @@
 import datetime
 import decimal
 
-from parties import SPARK, TIDEMILL, Parties, Report, expect, of_arrow, refused
+from parties import DELTA_RS, SPARK, TIDEMILL, Parties, Report, expect, of_arrow, refused
 
 COLUMNS = "id, word, part"
 NOTED = "id, word, part, note"
@@ -15,6 +15,7 @@ def run(parties: Parties, report: Report) -> None:
     types(parties, report)
     properties(parties, report)
     made(parties, report)
+    widened(parties, report)
     if parties.spark is not None:
         constraints(parties, report)
 
@@ -204,6 +205,39 @@ def made(parties: Parties, report: Report) -> None:
     report.compare(parties, "the version before", path, "id, twice, day", rows, version=before)
     tidemill("INSERT INTO made VALUES ('w9', 9); CREATE OR REPLACE TABLE made (id BIGINT)")
     report.compare(parties, "CREATE OR REPLACE TABLE without rows", path, "id", [])
+
+
+def widened(parties: Parties, report: Report) -> None:
+    """Columns that get wider types while their files stay; Spark widens one more and goes on."""
+    tidemill, path = parties.tidemill, parties.tidemill.path("widened")
+    tidemill(
+        "CREATE TABLE widened (id BIGINT, i SMALLINT, r REAL, n DECIMAL(6, 2), w INT CHECK (id > 0)) "
+        "TBLPROPERTIES ('delta.enableTypeWidening' = 'true')"
+    )
+    tidemill("INSERT INTO widened VALUES (1, 1, 1.5, 1.25, 1), (2, -32768, -2.5, -9999.99, 2)")
+    tidemill("ALTER TABLE widened ALTER COLUMN i TYPE BIGINT; ALTER TABLE widened ALTER COLUMN r TYPE DOUBLE; "
+             "ALTER TABLE widened ALTER COLUMN n TYPE DECIMAL(20, 4)")  # fmt: skip
+    number = "CAST('1234567890123456.1234' AS DECIMAL(20, 4))"
+    tidemill(f"INSERT INTO widened VALUES (3, 5000000000, 1e300, {number}, 3)")
+    rows = {
+        1: (1, 1, 1.5, decimal.Decimal("1.25"), 1),
+        2: (2, -32768, -2.5, decimal.Decimal("-9999.99"), 2),
+        3: (3, 5000000000, 1e300, decimal.Decimal("1234567890123456.1234"), 3),
+    }
+    known = {DELTA_RS: "not by the reader: it refuses tables with type widening"}
+
+    def check(what: str) -> None:
+        report.compare(parties, what, path, "id, i, r, n, w", rows.values(), known=known)
+
+    check("ALTER COLUMN TYPE, files of both types")
+    tidemill("UPDATE widened SET w = 20 WHERE id = 2; OPTIMIZE widened")
+    rows[2] = (*rows[2][:4], 20)
+    check("ALTER COLUMN TYPE, after UPDATE and OPTIMIZE")
+    if parties.spark is not None:
+        parties.spark.sql(f"ALTER TABLE delta.`{path}` ALTER COLUMN w TYPE BIGINT")
+        parties.spark.sql(f"INSERT INTO delta.`{path}` VALUES (4, 4, 4.5, 4.25, 6000000000)")
+        rows[4] = (4, 4, 4.5, decimal.Decimal("4.25"), 6000000000)
+        check("Tidemill's table after Spark's ALTER COLUMN TYPE and INSERT")
 
 
 def constraints(parties: Parties, report: Report) -> None:

@@ -43,7 +43,6 @@ REFUSED = {
     "column mapping by id, deletion vectors": ALL,
     "in-commit timestamps": ALL,
     "row tracking": ALL,
-    "type widening": ALL,
     "change data feed": {"UPDATE", "DELETE", "MERGE"},
     "append-only": {"UPDATE", "DELETE", "MERGE"},
 }

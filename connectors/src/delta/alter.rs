@@ -6,7 +6,8 @@ use super::comment::COMMENT;
 use super::features;
 use super::rules;
 use super::schema;
-use arrow::datatypes::Schema;
+use super::widening;
+use arrow::datatypes::{DataType, Field, Schema};
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::{Action, EagerSnapshot, StructType};
 use serde_json::{Value, json};
@@ -15,6 +16,20 @@ use tidemill_engine::{Alter, Change};
 
 /// Before a constraint's name in the table's configuration.
 pub(super) const CONSTRAINT: &str = "delta.constraints.";
+
+/// From these versions of the protocol on, features go by name.
+const READER_NAMES: u64 = 3;
+const WRITER_NAMES: u64 = 7;
+
+/// What writers know by their version, and since which. Identity columns, of version 6, are in no table that we change.
+const IMPLIED: &[(&str, u64)] = &[
+    ("appendOnly", 2),
+    ("invariants", 2),
+    ("checkConstraints", 3),
+    ("changeDataFeed", 4),
+    ("generatedColumns", 4),
+    ("columnMapping", 5),
+];
 
 /// Properties of Delta that ask nothing of a writer that we do not do anyway.
 const SETTABLE: &[&str] = &[
@@ -31,6 +46,7 @@ const SETTABLE: &[&str] = &[
     "delta.deletedFileRetentionDuration",
     "delta.enableChangeDataFeed",
     "delta.enableExpiredLogCleanup",
+    widening::ENABLED,
     "delta.isolationLevel",
     "delta.logRetentionDuration",
     "delta.randomizeFilePrefixes",
@@ -51,6 +67,9 @@ pub(super) fn actions(snapshot: &EagerSnapshot, change: &Change) -> Result<Vec<A
     for alter in &change.alter {
         if let Alter::AddConstraint { name, expression } = alter {
             rules::demand_evaluable(name, expression, &snapshot.arrow_schema())?;
+        }
+        if let Alter::SetType { column, .. } = alter {
+            rules::refuse_read(snapshot, column)?;
         }
         definition.apply(alter)?;
     }
@@ -127,19 +146,24 @@ impl Definition {
                 }
                 Ok(())
             }
-            Alter::SetNullable { column, nullable } => {
-                self.change_field(column, |field| field["nullable"] = json!(nullable))
-            }
+            Alter::SetNullable { column, nullable } => self.change_field(column, |field| {
+                field["nullable"] = json!(nullable);
+                Ok(())
+            }),
+            Alter::SetType { column, data_type } => self.set_type(column, data_type),
             Alter::SetColumnComment { column, comment } => self.note_field(column, COMMENT, comment),
         }
     }
 
     /// Sets an entry of a column's metadata.
     pub(super) fn note_field(&mut self, column: &str, key: &str, text: &str) -> Result<()> {
-        self.change_field(column, |field| field["metadata"][key] = json!(text))
+        self.change_field(column, |field| {
+            field["metadata"][key] = json!(text);
+            Ok(())
+        })
     }
 
-    fn change_field(&mut self, column: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+    fn change_field(&mut self, column: &str, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
         let mut schema = self.schema()?;
         let fields = schema["fields"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
         let names: Vec<String> =
@@ -148,8 +172,21 @@ impl Definition {
             return Err(Error::new(Code::UnknownColumn, format!("no column `{column}`"))
                 .suggest(column, names.iter().map(String::as_str)));
         };
-        change(field);
+        change(field)?;
         self.set_schema(&schema)
+    }
+
+    fn set_type(&mut self, column: &str, data_type: &DataType) -> Result<()> {
+        if self.configuration().get(widening::ENABLED).is_none_or(|enabled| enabled != "true") {
+            let message = format!("the type of column `{column}` can be changed only with type widening");
+            return Err(Error::new(Code::Unsupported, message).hint(format!(
+                "ALTER TABLE … SET TBLPROPERTIES ('{}' = 'true'), which readers of the table must know then; or CREATE \
+                 TABLE another AS SELECT CAST(…), or a view that casts it",
+                widening::ENABLED
+            )));
+        }
+        let wanted = kernel_fields(&Schema::new(vec![Field::new(column, data_type.clone(), true)]))?;
+        self.change_field(column, |field| widening::widen(field, &wanted[0]["type"]))
     }
 
     fn add_columns(&mut self, columns: &Schema) -> Result<()> {
@@ -213,23 +250,51 @@ impl Definition {
             (on("delta.enableChangeDataFeed"), "changeDataFeed", 4),
             (generated, "generatedColumns", 4),
         ];
+        let widens = on(widening::ENABLED);
         for (_, feature, version) in needs.into_iter().filter(|(needed, ..)| *needed) {
             self.demand(feature, version);
         }
+        if widens {
+            self.demand_named(widening::FEATURE);
+        }
         Ok(())
+    }
+
+    /// Makes the protocol have a feature that readers and writers have to know by its name. What they have known by
+    /// their versions is named with it.
+    fn demand_named(&mut self, feature: &str) {
+        let version = |key: &str, least: u64| self.protocol[key].as_u64().unwrap_or(least);
+        let (reader, writer) = (version("minReaderVersion", 1), version("minWriterVersion", 2));
+        if writer < WRITER_NAMES {
+            let known = IMPLIED.iter().filter(|(_, since)| *since <= writer).map(|(name, _)| *name);
+            self.protocol["writerFeatures"] = json!(known.collect::<Vec<_>>());
+            self.protocol["minWriterVersion"] = json!(WRITER_NAMES);
+        }
+        if reader < READER_NAMES {
+            let known: &[&str] = if reader == 2 { &["columnMapping"] } else { &[] };
+            self.protocol["readerFeatures"] = json!(known);
+            self.protocol["minReaderVersion"] = json!(READER_NAMES);
+        }
+        for list in ["readerFeatures", "writerFeatures"] {
+            self.name(list, feature);
+        }
     }
 
     /// Makes the protocol have a writer feature, which writers of `version` and above know without its name.
     fn demand(&mut self, feature: &str, version: u64) {
         let writer = self.protocol["minWriterVersion"].as_u64().unwrap_or(2);
-        if writer < 7 {
+        if writer < WRITER_NAMES {
             self.protocol["minWriterVersion"] = json!(writer.max(version));
             return;
         }
-        if !self.protocol["writerFeatures"].is_array() {
-            self.protocol["writerFeatures"] = json!([]);
+        self.name("writerFeatures", feature);
+    }
+
+    fn name(&mut self, list: &str, feature: &str) {
+        if !self.protocol[list].is_array() {
+            self.protocol[list] = json!([]);
         }
-        if let Some(features) = self.protocol["writerFeatures"].as_array_mut()
+        if let Some(features) = self.protocol[list].as_array_mut()
             && !features.contains(&json!(feature))
         {
             features.push(json!(feature));
@@ -255,9 +320,10 @@ fn check_property(key: &str, value: &str) -> Result<()> {
             .suggest(key, SETTABLE.iter().copied()));
     }
     let wanted = match key {
-        "delta.appendOnly" | "delta.enableChangeDataFeed" | "delta.enableExpiredLogCleanup" => {
-            &["true", "false"][..]
-        }
+        "delta.appendOnly"
+        | "delta.enableChangeDataFeed"
+        | "delta.enableExpiredLogCleanup"
+        | widening::ENABLED => &["true", "false"][..],
         "delta.isolationLevel" => &["WriteSerializable", "Serializable"][..],
         _ => return Ok(()),
     };

@@ -17,10 +17,11 @@ use super::features;
 use super::rules;
 use super::sink::{Added, Label};
 use super::table::{Loaded, Table};
+use super::vouched::Vouched;
 use super::written;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake_core::DeltaTable;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, CommitInfo, Transaction};
 use deltalake_core::protocol::{DeltaOperation, OutputMode, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
@@ -129,10 +130,10 @@ async fn attempt(
             properties.with_metadata([("isBlindAppend".to_owned(), true.into())]),
         ),
     };
-    let snapshot: &dyn TableReference = loaded.state();
+    let snapshot = Vouched::new(&loaded)?;
     let done = CommitBuilder::from(properties)
         .with_actions(actions)
-        .build(Some(snapshot), table.log_store.clone(), operation)
+        .build(Some(&snapshot), table.log_store.clone(), operation)
         .await
         .map_err(|error| from_delta(error, &table.url))?;
     landed(table, loaded.after(done.snapshot, job, run), done.version);

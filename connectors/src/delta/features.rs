@@ -1,6 +1,7 @@
 //! What a table may demand of its readers and writers. Anything else is refused by name: a feature that is
 //! overlooked gives wrong rows.
 
+use super::widening;
 use arrow::datatypes::{Field, Schema};
 use deltalake_core::kernel::EagerSnapshot;
 use std::collections::BTreeMap;
@@ -27,16 +28,19 @@ const WRITABLE: &[&str] = &[
     "generatedColumns",
     "invariants",
     "timestampNtz",
+    "typeWidening",
     "v2Checkpoint",
     "vacuumProtocolCheck",
 ];
+
+/// Features of [`WRITABLE`] that delta-rs does not know.
+pub(super) const VOUCHED: &[&str] = &[widening::FEATURE];
 
 /// Table properties that would need of every writer more than writing files and adding them.
 const REFUSED_PROPERTIES: &[(&str, &str)] = &[
     ("delta.setTransactionRetentionDuration", "forgetting transactions, on which exactly-once rests"),
     ("delta.enableRowTracking", "row tracking"),
     ("delta.enableInCommitTimestamps", "in-commit timestamps"),
-    ("delta.enableTypeWidening", "type widening"),
     ("delta.enableIcebergCompat", "Iceberg compatibility"),
 ];
 

@@ -52,6 +52,8 @@ mod tests;
 mod transaction;
 mod upkeep;
 mod vacuum;
+mod vouched;
+mod widening;
 mod writer;
 mod written;
 

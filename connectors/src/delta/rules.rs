@@ -88,6 +88,22 @@ fn invariants(schema: &Schema) -> Vec<(String, String)> {
     schema.fields().iter().filter_map(of).collect()
 }
 
+/// Fails if a rule depends on a column, whose type is to change.
+pub(super) fn refuse_read(snapshot: &EagerSnapshot, column: &str) -> Result<()> {
+    let schema = snapshot.arrow_schema();
+    let generated = features::generated_columns(&schema);
+    let rules = constraints(snapshot).into_iter().chain(invariants(&schema)).chain(generated);
+    for (name, text) in rules {
+        let reads = collect_columns(&Rule::sound(&name, &text, &schema)?.value);
+        if name == column || reads.iter().any(|read| read.name() == column) {
+            let message = format!("`{name}` ({text}) depends on the type of column `{column}`");
+            return Err(Error::new(Code::Unsupported, message)
+                .hint("DROP the CONSTRAINT first and add it again; a generated column cannot change"));
+        }
+    }
+    Ok(())
+}
+
 /// Fails if a condition cannot be evaluated over rows of these columns, or is none.
 pub(super) fn demand_evaluable(name: &str, text: &str, schema: &SchemaRef) -> Result<()> {
     let rule = Rule::sound(name, text, schema)?;

@@ -14,8 +14,9 @@ use super::commit::{landed, waits};
 use super::conflict::{self, Intent};
 use super::error::from_delta;
 use super::table::{Loaded, Table};
+use super::vouched::Vouched;
 use datafusion::prelude::SessionContext;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, CommitInfo, Transaction as Txn};
 use deltalake_core::logstore::get_actions;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -155,10 +156,10 @@ impl Transaction {
         }
         // Only looked at for tables that take appends alone.
         let kind = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
-        let snapshot: &dyn TableReference = newest.state();
+        let snapshot = Vouched::new(newest)?;
         let done = CommitBuilder::from(properties)
             .with_actions(actions)
-            .build(Some(snapshot), table.log_store.clone(), kind)
+            .build(Some(&snapshot), table.log_store.clone(), kind)
             .await
             .map_err(|error| from_delta(error, &table.url))?;
         landed(table, Loaded::new(done.snapshot), done.version);

@@ -9,7 +9,7 @@
 
 use crate::TableName;
 use crate::dialect::{Cursor, column_schema};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Expr, Ident, visit_expressions_mut};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ pub enum AlterAction {
     UnsetProperties { keys: Vec<String>, if_exists: bool },
     SetNotNull(String),
     DropNotNull(String),
+    SetType { column: String, data_type: DataType },
     CommentColumn { column: String, comment: String },
 }
 
@@ -89,8 +90,8 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Alt
             cursor.take(&["COLUMN"]);
             let column = cursor.ident()?;
             match cursor.one_of(&["SET", "DROP", "TYPE", "COMMENT"])? {
-                "TYPE" => return Err(retyped(&column)),
-                "SET" if cursor.take(&["DATA", "TYPE"]) => return Err(retyped(&column)),
+                "TYPE" => set_type(cursor, column)?,
+                "SET" if cursor.take(&["DATA", "TYPE"]) => set_type(cursor, column)?,
                 "SET" | "DROP" if cursor.take(&["DEFAULT"]) => {
                     let message =
                         format!("ALTER COLUMN {column}: DEFAULT needs the table feature allowColumnDefaults");
@@ -112,10 +113,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, default_schema: &str) -> Result<Alt
     Ok(AlterTable { table, action })
 }
 
-fn retyped(column: &str) -> Error {
-    Error::new(Code::Unsupported, format!("ALTER COLUMN {column} TYPE needs type widening")).hint(format!(
-        "CREATE TABLE another AS SELECT CAST({column} AS …) AS {column}, …, or a view that casts it"
-    ))
+fn set_type(cursor: &mut Cursor<'_>, column: String) -> Result<AlterAction> {
+    let (name, data_type) = (Ident::with_quote('"', &column), cursor.data_type()?);
+    let schema = column_schema(vec![ColumnDef { name, data_type, options: Vec::new() }])?;
+    Ok(AlterAction::SetType { column, data_type: schema.field(0).data_type().clone() })
 }
 
 /// An expression as the log keeps it: in Spark, names are quoted by backticks.
@@ -175,6 +176,12 @@ mod tests {
         assert_eq!(check, expected);
         let comment = AlterAction::CommentColumn { column: "a".to_owned(), comment: "it's".to_owned() };
         assert_eq!(alter("ALTER TABLE t ALTER COLUMN a COMMENT 'it''s'").unwrap(), comment);
+        for text in
+            ["ALTER TABLE t ALTER COLUMN \"A\" TYPE BIGINT", "ALTER TABLE t ALTER \"A\" SET DATA TYPE BIGINT"]
+        {
+            let wider = AlterAction::SetType { column: "A".to_owned(), data_type: DataType::Int64 };
+            assert_eq!(alter(text).unwrap(), wider);
+        }
         let set = alter("ALTER TABLE t SET TBLPROPERTIES ('delta.appendOnly' = 'true')").unwrap();
         assert_eq!(
             set,
@@ -185,8 +192,6 @@ mod tests {
     #[test]
     fn what_would_change_files_is_refused_with_a_way_round_it() {
         for text in [
-            "ALTER TABLE t ALTER COLUMN a TYPE BIGINT",
-            "ALTER TABLE t ALTER COLUMN a SET DATA TYPE BIGINT",
             "ALTER TABLE t DROP COLUMN a",
             "ALTER TABLE t DROP COLUMNS (a, b)",
             "ALTER TABLE t REPLACE COLUMNS (a INT)",

@@ -49,6 +49,10 @@ pub(super) async fn alter(
         AlterAction::DropNotNull(column) => {
             ("CHANGE COLUMN", Alter::SetNullable { column: column.clone(), nullable: true }, None)
         }
+        AlterAction::SetType { column, data_type } => {
+            let (column, data_type) = (column.clone(), data_type.clone());
+            ("CHANGE COLUMN", Alter::SetType { column, data_type }, None)
+        }
         AlterAction::CommentColumn { column, comment } => {
             let (column, comment) = (column.clone(), comment.clone());
             ("CHANGE COLUMN", Alter::SetColumnComment { column, comment }, None)
