@@ -13,11 +13,11 @@ pub fn to_datafusion(error: Error) -> DataFusionError {
 
 /// Finds our error inside DataFusion's, or says by DataFusion's variant whose fault it is.
 pub fn from_datafusion(error: DataFusionError) -> Error {
-    // By reference, since a shared error cannot be taken apart.
     classify(&error)
 }
 
-fn classify(error: &DataFusionError) -> Error {
+/// [`from_datafusion`] of an error that somebody else holds.
+pub fn classify(error: &DataFusionError) -> Error {
     match error {
         DataFusionError::External(inner) => carried(inner.as_ref(), Code::ExternalFailure),
         DataFusionError::Context(context, inner) => classify(inner).context(context),

@@ -35,7 +35,7 @@ pub mod zorder;
 
 pub use change::{Alter, Change, LakeFile, LakeSnapshot, Reads};
 pub use engine::{Engine, EngineKind, Execution, JobKind, JobSpec, Progress};
-pub use error::{from_datafusion, to_datafusion};
+pub use error::{classify, from_datafusion, to_datafusion};
 pub use guard::guard;
 pub use in_process::InProcess;
 pub use lake::{LakeFormat, TableDraft, TableNotes, TableOptions, TableVersion};

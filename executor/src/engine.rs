@@ -16,7 +16,7 @@ use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::sync::Arc;
-use tidemill_engine::{from_datafusion, scan, wire_error};
+use tidemill_engine::{classify, scan, wire_error};
 
 pub(crate) struct Execution {
     inner: DefaultExecutionEngine,
@@ -95,19 +95,28 @@ impl QueryStageExecutor for Stage {
 }
 
 fn structured(error: DataFusionError) -> DataFusionError {
+    as_text(&error).unwrap_or(error)
+}
+
+/// `None` where Ballista knows the error and what to do about it.
+fn as_text(error: &DataFusionError) -> Option<DataFusionError> {
     match error.find_root() {
-        // Ballista's own, such as a failed fetch, which makes it run the stage before again.
-        DataFusionError::External(inner) if inner.is::<BallistaError>() => error,
-        DataFusionError::IoError(_) => error,
-        _ => {
-            let ours = from_datafusion(error);
-            let text = wire_error::to_text(&ours);
-            match ours.is_transient() {
-                true => DataFusionError::IoError(std::io::Error::other(text)),
-                false => DataFusionError::Execution(text),
-            }
-        }
+        DataFusionError::IoError(_) => return None,
+        DataFusionError::External(inner) => match inner.downcast_ref::<BallistaError>() {
+            // What its writer of a shuffle was given.
+            Some(BallistaError::DataFusionError(below)) => return as_text(below),
+            // Such as a failed fetch, which makes it run the stage before again.
+            Some(_) => return None,
+            None => {}
+        },
+        _ => {}
     }
+    let ours = classify(error);
+    let text = wire_error::to_text(&ours);
+    Some(match ours.is_transient() {
+        true => DataFusionError::IoError(std::io::Error::other(text)),
+        false => DataFusionError::Execution(text),
+    })
 }
 
 #[cfg(test)]
@@ -124,5 +133,11 @@ mod tests {
         assert_eq!(wire_error::from_text(&mapped.to_string(), Code::Internal), transient);
         let lasting = structured(to_datafusion(Error::new(Code::BadData, "no number")));
         assert!(matches!(lasting, DataFusionError::Execution(_)));
+        let below = Box::new(DataFusionError::ResourcesExhausted("no more".to_owned()));
+        let by_writer = DataFusionError::External(Box::new(BallistaError::DataFusionError(below)));
+        let text = structured(DataFusionError::Shared(Arc::new(by_writer))).to_string();
+        assert_eq!(wire_error::from_text(&text, Code::Internal).code, Code::ResourcesExhausted);
+        let own = DataFusionError::External(Box::new(BallistaError::General("own".to_owned())));
+        assert!(matches!(structured(own), DataFusionError::External(_)));
     }
 }
