@@ -30,6 +30,11 @@ const CAUSES: &[Cause] = &[
         because: "DataFusion has a function of this name too, which ours never replace (engine/src/functions)",
     },
     Cause {
+        files: &["joins.slt"],
+        words: "another order SELECT * FROM (\n    SELECT * from left_table_append_null_build",
+        because: "no order is asked for, but of rows that are joined afterwards, and these come from several tasks",
+    },
+    Cause {
         files: &["spark/predicate/ilike.slt", "spark/predicate/like.slt"],
         words: "Invalid function",
         because: "LIKE and ILIKE are operators; in Substrait functions of these names would be taken for them",
@@ -53,6 +58,16 @@ const CAUSES: &[Cause] = &[
         files: &["cast_extension_type_metadata.slt"],
         words: "Unsupported SQL type UUID",
         because: "DataFusion's own runner gives its session the type UUID",
+    },
+    Cause {
+        files: &["ddl.slt"],
+        words: "SELECT * FROM my_table order by c1 LIMIT 1",
+        because: "the file that it is made of is not published with the tests, and its schema is given: it is empty",
+    },
+    Cause {
+        files: &["ddl.slt"],
+        words: "information_schema.columns where table_name='empty'",
+        because: "the file that the table is over is not published with the tests",
     },
     Cause {
         files: &["dynamic_file.slt"],
