@@ -91,7 +91,7 @@ async fn rows_are_not_put_beside_files_that_are_partitions() {
         let place = folder.path().join(name);
         for sql in [
             format!(
-                "COPY (SELECT n_key AS x, n_region AS y FROM nation) TO '{0}/' PARTITIONED BY (y)",
+                "COPY (SELECT n_key AS x, n_region AS y FROM nation) TO '{}/' STORED AS PARQUET PARTITIONED BY (y)",
                 place.display()
             ),
             format!(
