@@ -19,7 +19,7 @@ use super::sink::{Added, Label};
 use super::table::{Loaded, Table};
 use super::vouched::Vouched;
 use super::written;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, CommitInfo, Transaction};
@@ -38,8 +38,10 @@ const CHECKPOINT_EVERY: u64 = 10;
 /// What Spark calls an append, and an overwrite.
 const WRITE: &str = "WRITE";
 
-/// Tries before a commit is given up for now; with the waits below about ten seconds.
+/// Tries before a commit that fails is given up for now; with the waits below about ten seconds.
 const TRIES: usize = 20;
+/// Tries of one that only comes too late, each time because somebody else has committed: some minutes.
+const RACES: usize = 500;
 
 /// Rows of a statement, in the words of the table's history; without them, an epoch of a stream.
 #[derive(Debug)]
@@ -67,18 +69,18 @@ pub(super) async fn commit(
         bytes: written.iter().map(|written| written.bytes).sum(),
     });
     let version = i64::try_from(run).map_err(|_| Error::internal(format!("run {run} is too large")))?;
-    let mut waits = waits();
+    let mut patience = Patience::new();
     loop {
-        let error = match attempt(table, job, version, &added, told.as_ref()).await {
+        let (error, wait) = match attempt(table, job, version, &added, told.as_ref()).await {
             Ok(commit) => return Ok(commit),
-            Err(error) => error,
+            Err(Failure::Contradicted(error)) => (error, None),
+            Err(Failure::Other(error)) => {
+                let wait = patience.wait(&error);
+                (error, wait)
+            }
         };
         // Whatever it was, the entry may have landed: nothing but the log itself can tell.
-        table.forget();
-        let wait = waits.next();
-        if error.is_transient()
-            && let Some(wait) = wait
-        {
+        if let Some(wait) = wait {
             tracing::debug!(job, run, %error, "a commit is tried again");
             tokio::time::sleep(wait).await;
             continue;
@@ -97,12 +99,12 @@ async fn attempt(
     run: i64,
     added: &[Added],
     told: Option<&Told<'_>>,
-) -> Result<Commit> {
+) -> std::result::Result<Commit, Failure> {
     let loaded = table.demand().await?;
     if loaded.transaction(table, job).await?.is_some_and(|newest| newest >= run) {
         return Ok(Commit::AlreadyCommitted);
     }
-    check(&loaded, added)?;
+    check(&loaded, added).map_err(Failure::Contradicted)?;
     let mut actions: Vec<Action> = Vec::with_capacity(added.len() + 1);
     actions.extend(told.map(|told| Action::CommitInfo(told.info(&loaded, added.len()))));
     actions.extend(added.iter().map(|added| Action::Add(added.add.clone())));
@@ -140,6 +142,20 @@ async fn attempt(
     Ok(Commit::Committed { version: done.version })
 }
 
+/// Why an attempt did not commit.
+enum Failure {
+    /// The table is not what was written for, and will not be again.
+    Contradicted(Error),
+    /// May have landed, may succeed the next time.
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
 impl Told<'_> {
     fn info(&self, loaded: &Loaded, files: usize) -> CommitInfo {
         let partition_by = Value::from(loaded.partition_columns()).to_string();
@@ -168,13 +184,28 @@ impl Told<'_> {
 }
 
 /// How long to wait before each further try.
-pub(super) fn waits() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_secs(1))
-        .with_max_times(TRIES)
-        .build()
+pub(super) struct Patience {
+    failures: ExponentialBackoff,
+    races: ExponentialBackoff,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        let usual = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(5));
+        Self {
+            failures: usual.with_max_delay(Duration::from_secs(1)).with_max_times(TRIES).build(),
+            races: usual.with_max_delay(Duration::from_millis(250)).with_max_times(RACES).build(),
+        }
+    }
+
+    /// `None` where there is no use in trying again.
+    pub(super) fn wait(&mut self, error: &Error) -> Option<Duration> {
+        match error.code {
+            Code::Conflict => self.races.next(),
+            _ if error.is_transient() => self.failures.next(),
+            _ => None,
+        }
+    }
 }
 
 /// Keeps what a commit of ours left.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! newest() ─▶ HEAD our newest commit file and the next ─▶ the same, and no next ─▶ that snapshot
-//!                                                     └─▶ else: load from the last checkpoint
+//!                                                     ├─▶ the same, and a next ─▶ that snapshot with what came after
+//!                                                     └─▶ another, or none ─▶ load from the last checkpoint
 //! known()  ─▶ HEAD our newest commit file ─▶ the same ─▶ that snapshot, perhaps not the newest
 //! ```
 //! A look at a table that did not change costs two small requests, however long its log is. The commit file is
@@ -30,6 +31,10 @@ use url::Url;
 
 /// Beyond this many tables all are forgotten, which costs each of them one load.
 const MOST_TABLES: usize = 512;
+
+/// How often a snapshot takes up what others have committed before it is loaded anew, as it gets slower with each. To
+/// load takes so much longer that who does it for every try never commits beside one who does not.
+const MOST_UPDATES: u32 = 10;
 
 /// Older snapshots of one table that are kept.
 const MOST_PAST: usize = 4;
@@ -63,6 +68,18 @@ pub(super) struct Loaded {
     /// Newest transaction by application id, as far as it was asked for.
     transactions: Mutex<BTreeMap<String, Option<i64>>>,
     provider: OnceLock<Arc<DeltaProvider>>,
+    /// Times that it took up commits of others since it was loaded.
+    updates: u32,
+}
+
+/// A snapshot beside the table's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Newest,
+    /// Others have committed since.
+    Behind,
+    /// The log is not, or no longer, the one that it came from.
+    Foreign,
 }
 
 impl Table {
@@ -101,27 +118,33 @@ impl Table {
 
     /// The newest snapshot there is; `None` where there is no table.
     pub(super) async fn newest(&self) -> Result<Option<Arc<Loaded>>> {
-        if let Some(loaded) = self.cached()
-            && self.is_newest(&loaded).await?
-        {
-            return Ok(Some(loaded));
+        let (before, mut standing) = self.look().await?;
+        if standing == Standing::Newest {
+            return Ok(before);
         }
-        let before = self.cached();
         let _one_at_a_time = self.loading.lock().await;
-        if let Some(loaded) = self.cached()
-            && before.is_none_or(|before| !Arc::ptr_eq(&before, &loaded))
-            && self.is_newest(&loaded).await?
-        {
-            return Ok(Some(loaded));
+        let mut known = self.cached();
+        if known.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
+            (known, standing) = self.look().await?;
+            if standing == Standing::Newest {
+                return Ok(known);
+            }
         }
-        if !self.exists().await? {
-            *self.newest.lock() = None;
-            return Ok(None);
-        }
-        let state = DeltaTableState::try_new(self.log_store.as_ref(), None)
-            .await
-            .map_err(|error| from_delta(error, &self.url))?;
-        let loaded = Loaded::new(state);
+        let updated = match known.filter(|_| standing == Standing::Behind) {
+            Some(known) => self.updated(&known).await,
+            None => None,
+        };
+        let loaded = match updated {
+            Some(updated) => updated,
+            None if !self.exists().await? => {
+                *self.newest.lock() = None;
+                return Ok(None);
+            }
+            None => {
+                let state = DeltaTableState::try_new(self.log_store.as_ref(), None).await;
+                Loaded::new(state.map_err(|error| from_delta(error, &self.url))?)
+            }
+        };
         // Where a checkpoint stands for the version, the listing left its commit file out. Without that file a
         // snapshot is never taken for the newest, which costs time only.
         if loaded.listed_at().is_none()
@@ -183,13 +206,38 @@ impl Table {
             .hint("create it first, or check the location")
     }
 
-    async fn is_newest(&self, loaded: &Loaded) -> Result<bool> {
+    /// What is known, and whether it still holds.
+    async fn look(&self) -> Result<(Option<Arc<Loaded>>, Standing)> {
+        let Some(loaded) = self.cached() else { return Ok((None, Standing::Foreign)) };
+        let standing = self.standing(&loaded).await?;
+        Ok((Some(loaded), standing))
+    }
+
+    /// The snapshot with what was committed since; `None` where it has to be loaded anew.
+    async fn updated(&self, known: &Loaded) -> Option<Loaded> {
+        if known.updates >= MOST_UPDATES {
+            return None;
+        }
+        let mut state = known.state().clone();
+        if let Err(error) = state.update(self.log_store.as_ref(), None).await {
+            tracing::debug!(table = %self.url, %error, "a snapshot is loaded anew");
+            return None;
+        }
+        let is_newer = state.version() > known.version();
+        is_newer.then(|| Loaded { updates: known.updates + 1, ..Loaded::new(state) })
+    }
+
+    async fn standing(&self, loaded: &Loaded) -> Result<Standing> {
         let log = self.log_store.object_store(None);
         let (ours, next) = (commit_path(loaded.version()), commit_path(loaded.version() + 1));
         let (ours, next) = futures::join!(log.head(&ours), log.head(&next));
         match (ours, next) {
-            (Ok(meta), Err(object_store::Error::NotFound { .. })) => Ok(loaded.is_made_by(&meta)),
-            (Err(object_store::Error::NotFound { .. }), _) | (Ok(_), Ok(_)) => Ok(false),
+            (Ok(meta), Err(object_store::Error::NotFound { .. })) if loaded.is_made_by(&meta) => {
+                Ok(Standing::Newest)
+            }
+            (Ok(meta), Ok(_)) if loaded.is_made_by(&meta) => Ok(Standing::Behind),
+            (Ok(_), Ok(_) | Err(object_store::Error::NotFound { .. }))
+            | (Err(object_store::Error::NotFound { .. }), _) => Ok(Standing::Foreign),
             (Err(error), _) | (_, Err(error)) => Err(error.into()),
         }
     }
@@ -197,7 +245,13 @@ impl Table {
 
 impl Loaded {
     pub(super) fn new(state: DeltaTableState) -> Self {
-        Self { state, commit: OnceLock::new(), transactions: Mutex::default(), provider: OnceLock::new() }
+        Self {
+            state,
+            commit: OnceLock::new(),
+            transactions: Mutex::default(),
+            provider: OnceLock::new(),
+            updates: 0,
+        }
     }
 
     /// The snapshot directly after this one, which `job` made by committing `run`.

@@ -10,7 +10,7 @@
 //! ```
 //! Every entry carries a token of its own, since a put that failed may have landed all the same.
 
-use super::commit::{landed, waits};
+use super::commit::{Patience, landed};
 use super::conflict::{self, Intent};
 use super::error::from_delta;
 use super::table::{Loaded, Table};
@@ -49,7 +49,7 @@ impl Transaction {
     /// The version that has the change.
     pub(super) async fn commit(self, table: &Arc<Table>) -> Result<u64> {
         let token = Uuid::new_v4().to_string();
-        let mut waits = waits();
+        let mut patience = Patience::new();
         let mut checked = self.read.version();
         loop {
             let error = match self.attempt(table, &token, &mut checked).await {
@@ -61,13 +61,12 @@ impl Transaction {
                 }
                 Err(Failure::Other(error)) => error,
             };
-            table.forget();
-            match waits.next() {
-                Some(wait) if error.is_transient() => {
+            match patience.wait(&error) {
+                Some(wait) => {
                     tracing::debug!(operation = self.operation, %error, "a commit is tried again");
                     tokio::time::sleep(wait).await;
                 }
-                _ => return self.landed_after_all(table, &token, checked).await?.ok_or(error),
+                None => return self.landed_after_all(table, &token, checked).await?.ok_or(error),
             }
         }
     }
