@@ -79,12 +79,12 @@ pub(super) async fn commit(
                 (error, wait)
             }
         };
-        // Whatever it was, the entry may have landed: nothing but the log itself can tell.
         if let Some(wait) = wait {
             tracing::debug!(job, run, %error, "a commit is tried again");
             tokio::time::sleep(wait).await;
             continue;
         }
+        // Whatever it was, the entry may have landed: nothing but the log itself can tell.
         let landed = match table.newest().await? {
             Some(loaded) => loaded.transaction(table, job).await?.is_some_and(|newest| newest >= version),
             None => false,
